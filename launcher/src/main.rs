@@ -1,0 +1,3 @@
+//! The launcher's entry point.
+
+fn main() {}

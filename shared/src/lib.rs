@@ -1,0 +1,12 @@
+//! The words that launcher and worker both speak.
+//!
+//! No tokio, no clap, no terminal, no clock: everything here is a plain function over plain data, so that `plan` and
+//! `audit` run on a laptop in milliseconds, and the worker on a node decides exactly as the launcher did.
+
+pub mod error;
+pub mod numerics;
+pub mod protocol;
+pub mod recipe;
+pub mod yaml;
+
+pub use error::{Error, ErrorKind, Result};

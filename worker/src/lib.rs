@@ -1,0 +1,1 @@
+//! The worker: one binary for every node.
