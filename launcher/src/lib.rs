@@ -1,1 +1,16 @@
-//! The launcher.
+//! The launcher: from a sweep file to a judged portfolio.
+//!
+//! Floors, each of which knows only the ones below it: cli › ui › session › engine › backend › ship, follow ›
+//! transport, journal › plan › config. Decisions are pure functions in `engine`; only the edges do input and output.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod follow;
+pub mod journal;
+pub mod plan;
+pub mod session;
+pub mod ship;
+pub mod transport;
+pub mod ui;

@@ -1,3 +1,7 @@
-//! The launcher's entry point.
+//! The `qlaunch` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    qlaunch::cli::main()
+}

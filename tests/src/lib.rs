@@ -1,1 +1,10 @@
-//! Drives the real binaries.
+//! Drives the real binaries: how tests find them, the files they are fed, and readers that share no code with them.
+
+pub mod broken;
+pub mod checkpoint;
+pub mod house;
+pub mod places;
+pub mod programs;
+pub mod random_model;
+pub mod requirement;
+pub mod token_ids;

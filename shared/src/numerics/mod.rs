@@ -1,1 +1,11 @@
-//! Placeholder.
+//! What numbers are stored as: quantizer attributes as recipes write them, and the table of formats.
+
+pub mod attributes;
+mod blocks;
+pub(crate) mod field;
+pub mod format;
+
+pub use attributes::{Axis, Fault, HighPrecision, NumBits, QuantizerAttributes, Rotate, RotateDetails, RotateMode, Scaling};
+pub use blocks::{Bias, BiasMethod, BlockSizes};
+pub use field::Field;
+pub use format::{Format, StoredPart};

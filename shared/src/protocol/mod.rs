@@ -1,1 +1,19 @@
-//! Placeholder.
+//! What the launcher and a worker say to each other, all of it in files of the run folder.
+
+mod event;
+mod folder;
+mod job;
+mod outcome;
+
+pub use event::{Event, EventBody, Level, Phase, Unit};
+pub use folder::{AttemptFolder, JobFolder, RunFolder};
+pub use job::{Evaluate, JobSpec, NumericPath, Quantize, Reference, Resources, TokenSource};
+pub use outcome::{
+    CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, Status, Verdict, VerdictKind,
+};
+
+/// Version of every file of the protocol; bumped when a field changes its meaning.
+///
+/// Unknown fields are tolerated on reading, so adding one is no new version. `tests/golden/protocol/` holds a file
+/// per version that must stay readable.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,8 @@
+//! Where jobs run: each backend can submit, find, poll and cancel.
+
+mod backend;
+mod ending;
+mod process;
+
+pub use backend::{Backend, Poll, Ticket};
+pub use process::Processes;

@@ -1,0 +1,43 @@
+//! What the process finds around it, gathered once at the edge so that nothing below reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Folders and environment variables of the process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The working folder; `clusters/`, `templates/` and `qlaunch.toml` are looked up here.
+    pub project: PathBuf,
+    /// `~/.config/qlaunch`, if there is a home.
+    pub user: Option<PathBuf>,
+    /// The executable of this process.
+    pub executable: Option<PathBuf>,
+    /// Variables whose names start with `QLAUNCH_`.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// The environment variables that are read, with the setting that each one sets.
+pub const VARIABLES: [(&str, &str); 4] = [
+    ("QLAUNCH_RUNS", "runs"),
+    ("QLAUNCH_WORKER", "worker"),
+    ("QLAUNCH_JOBS", "profile.jobs"),
+    ("QLAUNCH_THREADS", "profile.threads"),
+];
+
+impl Surroundings {
+    /// Reads them from the process.
+    pub fn gather() -> Self {
+        let from_home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(from_home);
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("QLAUNCH_"))
+            .collect();
+        Self {
+            project: std::env::current_dir().unwrap_or_default(),
+            user: config.map(|config| config.join("qlaunch")),
+            executable: std::env::current_exe().ok(),
+            variables,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! One entry of the journal changes the state.
+
+use super::state::{Job, Stage, State};
+use crate::journal::{Ending, Entry, JobName, Line};
+
+/// The state that a whole journal tells.
+pub fn fold(lines: &[Line]) -> State {
+    lines.iter().fold(State::default(), apply)
+}
+
+/// The state after one more line. Entries about jobs that the run does not have change nothing.
+#[must_use]
+pub fn apply(mut state: State, line: &Line) -> State {
+    match &line.entry {
+        Entry::Opened { fresh, jobs, .. } => return open(state, jobs, *fresh),
+        Entry::Stopping => state.stopping = true,
+        Entry::Judged { .. } => {}
+        Entry::Submitting { job, attempt } => change(&mut state, job, |job| {
+            job.attempt = *attempt;
+            job.stage = Stage::Submitting;
+        }),
+        Entry::Submitted { job, handle, .. } => change(&mut state, job, |job| {
+            job.stage = Stage::Running { handle: handle.clone(), told: None };
+        }),
+        Entry::NotSubmitted { job, .. } => change(&mut state, job, |job| job.stage = Stage::Waiting),
+        Entry::Ended { job, ending, .. } => change(&mut state, job, |job| end(job, ending)),
+        // Moving results up can be done again, so the intent alone leaves the job where it is.
+        Entry::Accepting { .. } => {}
+        Entry::Accepted { job, .. } => change(&mut state, job, |job| job.stage = Stage::Accepted),
+        Entry::GivenUp { job, error } => {
+            change(&mut state, job, |job| job.stage = Stage::Failed { error: error.clone() });
+        }
+        Entry::Cancelling { job, .. } => change(&mut state, job, |job| {
+            if let Stage::Running { told, .. } = &mut job.stage {
+                *told = Some(line.at);
+            }
+        }),
+    }
+    state
+}
+
+fn change(state: &mut State, name: &str, how: impl FnOnce(&mut Job)) {
+    if let Some(job) = state.jobs.iter_mut().find(|job| job.name == name) {
+        how(job);
+    }
+}
+
+fn end(job: &mut Job, ending: &Ending) {
+    job.stage = match ending {
+        Ending::Done => Stage::Done,
+        Ending::Failed { error } => Stage::Failed { error: error.clone() },
+        Ending::Interrupted | Ending::Lost { .. } => {
+            job.losses += 1;
+            let error = if let Ending::Lost { error } = ending { Some(error.clone()) } else { None };
+            Stage::Stopped { error }
+        }
+    };
+}
+
+/// A new session: what failed or stopped waits again, what is done stays done unless a fresh start was asked for.
+fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
+    let job = |named: &JobName| {
+        let known = old.job(&named.name);
+        let stage = match known.map(|job| job.stage.clone()) {
+            None | Some(Stage::Failed { .. } | Stage::Stopped { .. }) => Stage::Waiting,
+            Some(Stage::Done | Stage::Accepted) if fresh => Stage::Waiting,
+            // A job that runs is taken over, and told again if it must stop.
+            Some(Stage::Running { handle, .. }) => Stage::Running { handle, told: None },
+            Some(stage) => stage,
+        };
+        let attempt = known.map_or(0, |job| job.attempt);
+        Job { name: named.name.clone(), baseline: named.baseline, attempt, losses: 0, stage }
+    };
+    State { jobs: jobs.iter().map(job).collect(), stopping: false }
+}

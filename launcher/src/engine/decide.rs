@@ -1,0 +1,132 @@
+//! What to do next: a pure function of what is known, the time and the policy.
+
+use qlaunch_shared::{Error, ErrorKind};
+
+use super::state::{Job, Stage, State};
+
+/// The rules that a person or a cluster sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Jobs at a time.
+    pub jobs: usize,
+    /// Tries of a job that is interrupted or lost.
+    pub attempts: u32,
+    /// Milliseconds that a job has to stop when it is told to, before it is killed.
+    pub grace: u64,
+}
+
+/// Something to do at the edge.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Hand over a new attempt.
+    Submit {
+        /// Which job.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Find out whether an attempt was handed over by a launcher that died.
+    Find {
+        /// Which job.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Move the results of an attempt into place.
+    Accept {
+        /// Which job.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Do not try it again in this session.
+    GiveUp {
+        /// Which job.
+        job: String,
+        /// Why.
+        error: Error,
+    },
+    /// Tell a running attempt to stop.
+    Cancel {
+        /// Which job.
+        job: String,
+        /// Whether to end it at once.
+        kill: bool,
+    },
+}
+
+/// What to do now. Doing all of it and asking again at the same moment gives nothing more to do.
+pub fn decide(state: &State, now: u64, policy: &Policy) -> Vec<Action> {
+    let mut free = policy.jobs.saturating_sub(state.running());
+    let mut actions = Vec::new();
+    for job in &state.jobs {
+        let action = next(job, state, now, policy);
+        if let Some(Action::Submit { .. }) = action {
+            if free == 0 {
+                continue;
+            }
+            free -= 1;
+        }
+        actions.extend(action);
+    }
+    actions
+}
+
+/// Whether nothing is left to do or to wait for.
+pub fn is_over(state: &State) -> bool {
+    state.jobs.iter().all(|job| match job.stage {
+        Stage::Accepted | Stage::Failed { .. } => true,
+        Stage::Waiting | Stage::Stopped { .. } => state.stopping,
+        Stage::Submitting | Stage::Running { .. } | Stage::Done => false,
+    })
+}
+
+fn next(job: &Job, state: &State, now: u64, policy: &Policy) -> Option<Action> {
+    let (name, attempt) = (job.name.clone(), job.attempt);
+    match &job.stage {
+        Stage::Submitting => Some(Action::Find { job: name, attempt }),
+        Stage::Done => Some(Action::Accept { job: name, attempt }),
+        Stage::Running { told, .. } if state.stopping => stop(name, *told, now, policy),
+        Stage::Waiting | Stage::Stopped { .. } if state.stopping => None,
+        Stage::Waiting => wait(job, state),
+        Stage::Stopped { error } if job.losses >= policy.attempts => {
+            let stopped = Error::new(ErrorKind::Resumable, "the worker was stopped from outside");
+            let error = error.clone().unwrap_or(stopped);
+            let error = error.context(format!("given up after {} tries", job.losses));
+            Some(Action::GiveUp { job: name, error })
+        }
+        Stage::Stopped { .. } => Some(Action::Submit { job: name, attempt: attempt + 1 }),
+        Stage::Running { .. } | Stage::Accepted | Stage::Failed { .. } => None,
+    }
+}
+
+fn stop(job: String, told: Option<u64>, now: u64, policy: &Policy) -> Option<Action> {
+    match told {
+        None => Some(Action::Cancel { job, kill: false }),
+        Some(told) if now.saturating_sub(told) >= policy.grace => Some(Action::Cancel { job, kill: true }),
+        Some(_) => None,
+    }
+}
+
+/// A candidate waits for all baselines: what it is measured against must be there. Without one it is not run at all,
+/// since hours of work that cannot be judged are worth less than an early error.
+fn wait(job: &Job, state: &State) -> Option<Action> {
+    let name = job.name.clone();
+    if !job.baseline {
+        for baseline in state.jobs.iter().filter(|other| other.baseline) {
+            match &baseline.stage {
+                Stage::Accepted => {}
+                Stage::Failed { .. } => {
+                    let reason = format!("not run, because its baseline `{}` failed", baseline.name);
+                    return Some(Action::GiveUp { job: name, error: Error::new(ErrorKind::Candidates, reason) });
+                }
+                _ => return None,
+            }
+        }
+    }
+    Some(Action::Submit { job: name, attempt: job.attempt + 1 })
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! Files that grow while they are read.
+
+mod events;
+
+pub use events::{Follower, Said};

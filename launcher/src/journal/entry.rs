@@ -1,0 +1,144 @@
+//! The lines of a journal.
+
+use qlaunch_shared::Error;
+use serde::{Deserialize, Serialize};
+
+/// Version of the journal's entries.
+pub const VERSION: u32 = 1;
+
+/// One line: when, and what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Milliseconds since the Unix epoch on the launcher's clock.
+    pub at: u64,
+    /// What was meant or what happened.
+    pub entry: Entry,
+}
+
+/// What was meant (`…ing`) or what happened. Job names are unique in a run; attempts count from 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Entry {
+    /// A launcher takes the run over: what failed before is tried again.
+    Opened {
+        /// [`VERSION`] of the launcher that writes.
+        version: u32,
+        /// The launcher's own version.
+        launcher: String,
+        /// Whether finished jobs are to be run again.
+        fresh: bool,
+        /// The jobs of the run: baselines first, then candidates in the sweep's order.
+        jobs: Vec<JobName>,
+    },
+    /// A job is about to be handed to the backend.
+    Submitting {
+        /// Its name.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// The backend has taken it.
+    Submitted {
+        /// Its name.
+        job: String,
+        /// Which try.
+        attempt: u32,
+        /// What the backend calls it.
+        handle: Handle,
+    },
+    /// The backend has no trace of it, so that it can be submitted again.
+    NotSubmitted {
+        /// Its name.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// An attempt is over.
+    Ended {
+        /// Its name.
+        job: String,
+        /// Which try.
+        attempt: u32,
+        /// How.
+        ending: Ending,
+    },
+    /// Its results are about to be moved up from the attempt's folder.
+    Accepting {
+        /// Its name.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Its results are in place.
+    Accepted {
+        /// Its name.
+        job: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// It will not be tried again in this session.
+    GivenUp {
+        /// Its name.
+        job: String,
+        /// Why.
+        error: Error,
+    },
+    /// Somebody asked to stop: no job starts any more.
+    Stopping,
+    /// A running attempt is about to be asked to stop.
+    Cancelling {
+        /// Its name.
+        job: String,
+        /// Whether it is ended at once rather than asked.
+        kill: bool,
+    },
+    /// The portfolio was written.
+    Judged {
+        /// The candidate to take.
+        recommended: Option<String>,
+    },
+}
+
+/// A job as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobName {
+    /// Its name.
+    pub name: String,
+    /// Whether candidates wait for it.
+    pub baseline: bool,
+}
+
+/// What a backend calls a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handle {
+    /// A process that leads a session of its own. Process ids are used again; these three together are not.
+    Process {
+        /// Process id, which is also the id of its process group.
+        pid: u32,
+        /// Clock ticks from boot to its start (field 22 of `/proc/PID/stat`).
+        started: u64,
+        /// Id of the boot.
+        boot: String,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "was", rename_all = "snake_case")]
+pub enum Ending {
+    /// All steps were taken.
+    Done,
+    /// The worker, or the script around it, said why not. Trying again would end the same way.
+    Failed {
+        /// Why.
+        error: Error,
+    },
+    /// It stopped at a safe point and can be started again.
+    Interrupted,
+    /// It is gone without a word: killed, out of memory, or its machine went down.
+    Lost {
+        /// What is known.
+        error: Error,
+    },
+}

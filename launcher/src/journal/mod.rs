@@ -1,0 +1,7 @@
+//! `journal.jsonl`: what the launcher meant to do and what became of it. Intent is written before effect.
+
+mod entry;
+mod file;
+
+pub use entry::{Ending, Entry, Handle, JobName, Line, VERSION};
+pub use file::{Journal, parse};

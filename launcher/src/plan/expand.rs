@@ -1,0 +1,169 @@
+//! A sweep becomes jobs: every recipe resolved against the model's headers, every fault found before anything runs.
+
+use std::path::{Path, PathBuf};
+
+use qlaunch_shared::assign::{Plan, resolve};
+use qlaunch_shared::model::Model;
+use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Quantize, Reference, Resources, RunFolder};
+use qlaunch_shared::recipe::{Library, load_recipe};
+use qlaunch_shared::sweep::{Baseline, Candidate, Data, Sweep};
+use qlaunch_shared::{Error, Result};
+
+/// Largest size of one safetensors file unless a flag says otherwise: 10 GB, as transformers has it.
+pub const SHARD_BYTES: u64 = 10_000_000_000;
+
+/// What a sweep is expanded from.
+#[derive(Debug)]
+pub struct Ingredients<'a> {
+    /// The sweep.
+    pub sweep: &'a Sweep,
+    /// The file it was read from, for errors.
+    pub file: &'a Path,
+    /// Its model, opened.
+    pub model: &'a Model,
+    /// Where recipes are found.
+    pub library: &'a Library,
+    /// Threads of each job, if the sweep does not say.
+    pub threads: Option<usize>,
+}
+
+/// A run, ready to be carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRun {
+    /// Its name.
+    pub name: String,
+    /// Its folder, absolute.
+    pub folder: PathBuf,
+    /// Baselines first, then candidates in the sweep's order.
+    pub jobs: Vec<PlannedJob>,
+}
+
+/// A job, ready to be carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedJob {
+    /// Its name, unique in the run.
+    pub name: String,
+    /// Name of its recipe; none for a baseline.
+    pub recipe: Option<String>,
+    /// What it will do, from headers alone.
+    pub plan: Plan,
+    /// What the worker is told.
+    pub spec: JobSpec,
+}
+
+impl PlannedJob {
+    /// Whether candidates wait for it.
+    pub const fn is_baseline(&self) -> bool {
+        self.recipe.is_none()
+    }
+}
+
+impl PlannedRun {
+    /// Gives jobs their run: its name, its folder, and the reference that the first baseline leaves there.
+    pub fn place(name: String, folder: PathBuf, mut jobs: Vec<PlannedJob>) -> Self {
+        let kept = RunFolder(folder.clone()).reference();
+        let has_reference = jobs.iter().any(PlannedJob::is_baseline);
+        for (index, job) in jobs.iter_mut().enumerate() {
+            job.spec.run.clone_from(&name);
+            if let Some(evaluate) = job.spec.evaluate.as_mut().filter(|_| has_reference) {
+                evaluate.reference = match index {
+                    0 => Reference::Keep,
+                    _ => Reference::Kept(kept.clone()),
+                };
+            }
+        }
+        Self { name, folder, jobs }
+    }
+}
+
+/// Expands a sweep: baselines first, then candidates in the file's order.
+///
+/// # Errors
+/// Data files that are not there, recipes that cannot be loaded or do not fit the model, baselines of another dtype.
+pub fn expand(from: &Ingredients<'_>) -> Result<Vec<PlannedJob>> {
+    for data in [&from.sweep.calibration, &from.sweep.evaluate].into_iter().flatten() {
+        check_data(data, from.file)?;
+    }
+    let baselines = from.sweep.baselines.iter().map(|baseline| expand_baseline(baseline, from));
+    let candidates = from.sweep.candidates.iter().map(|candidate| {
+        let (line, column) = candidate.place;
+        let in_sweep = |mut error: Error| {
+            // A fault in the recipe keeps its own place; any other is shown where the sweep asks for it.
+            if error.place.file.is_none() {
+                error = error.at(from.file).line(line, column);
+            }
+            error.context(format!("candidate `{}`", candidate.name))
+        };
+        expand_candidate(candidate, from).map_err(in_sweep)
+    });
+    baselines.chain(candidates).collect()
+}
+
+fn expand_baseline(baseline: &Baseline, from: &Ingredients<'_>) -> Result<PlannedJob> {
+    let plan = resolve(from.model, None, SHARD_BYTES)?.plan;
+    if plan.recipe != baseline.name {
+        let message = format!("the model is {}, so there is no baseline `{}`", plan.recipe, baseline.name);
+        let error = Error::input(message).at(from.file).key("baselines");
+        return Err(error.hint(format!("write `baselines: [{}]`", plan.recipe)));
+    }
+    Ok(PlannedJob { name: baseline.name.clone(), recipe: None, plan, spec: spec(&baseline.name, None, from)? })
+}
+
+fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<PlannedJob> {
+    let overrides: Vec<&str> = candidate.overrides.iter().map(String::as_str).collect();
+    let recipe = load_recipe(from.library, &candidate.recipe, &overrides)?;
+    let resolved = resolve(from.model, Some(&recipe), SHARD_BYTES)?;
+    let calibration = candidate.calibration.as_ref().or(from.sweep.calibration.as_ref());
+    if let Some(own) = &candidate.calibration {
+        check_data(own, from.file)?;
+    }
+    let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
+    if needed && calibration.is_none() {
+        return Err(Error::input("the recipe needs calibration data, and the sweep has none")
+            .at(from.file)
+            .hint("add `calibration: {data: FILE}`"));
+    }
+    let calibration = calibration.map(Data::tokens).map(absolute_tokens).transpose()?;
+    let name = Some(recipe.name.clone());
+    let quantize = Quantize { recipe, calibration, out: None, shard_bytes: SHARD_BYTES };
+    let spec = spec(&candidate.name, Some(quantize), from)?;
+    Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: resolved.plan, spec })
+}
+
+fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Result<JobSpec> {
+    let tokens = from.sweep.evaluate.as_ref().map(Data::tokens).map(absolute_tokens).transpose()?;
+    let evaluate = tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None });
+    let resources = &from.sweep.resources;
+    Ok(JobSpec {
+        version: protocol::VERSION,
+        run: String::new(),
+        candidate: name.to_owned(),
+        model: absolute(&from.model.folder)?,
+        quantize,
+        evaluate,
+        resources: Resources {
+            threads: resources.threads.or(from.threads),
+            numeric_path: resources.numeric_path,
+        },
+    })
+}
+
+/// Data that is not there is found now, not after the baseline has run.
+fn check_data(data: &Data, sweep: &Path) -> Result<()> {
+    match data.data.is_file() {
+        true => Ok(()),
+        false => Err(Error::input("there is no such data file")
+            .at(&data.data)
+            .hint(format!("paths in {} are taken from the sweep file's folder", sweep.display()))),
+    }
+}
+
+fn absolute_tokens(mut tokens: protocol::TokenSource) -> Result<protocol::TokenSource> {
+    tokens.data = absolute(&tokens.data)?;
+    Ok(tokens)
+}
+
+/// A path that means the same in the job's folder.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|error| Error::io("find", path, &error))
+}

@@ -1,0 +1,72 @@
+//! The name of a run: the sweep's name and a hash of everything its results depend on.
+//!
+//! Objective, acceptance and gates are left out on purpose: they change the judgement, not the results, so that a
+//! changed rule judges the same run again instead of computing it again.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use qlaunch_shared::model::Model;
+use qlaunch_shared::{Error, Result};
+use sha2::{Digest, Sha256};
+
+use super::expand::PlannedJob;
+
+/// `NAME-XXXX`, with four hex digits of the hash of jobs, model, data and program version.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(env!("CARGO_PKG_VERSION").as_bytes());
+    for job in jobs {
+        let spec = serde_json::to_vec(&job.spec)
+            .map_err(|error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name)))?;
+        part(&spec);
+        part(job.plan.assignment.as_bytes());
+    }
+    // Weights are too large to hash on every start: size and time of change stand for them.
+    for header in &model.files.headers {
+        part(stamp(&header.path)?.as_bytes());
+    }
+    for data in data_files(jobs) {
+        part(&digest(&data)?);
+    }
+    let digest = hash.finalize();
+    Ok(format!("{sweep}-{:02x}{:02x}", digest[0], digest[1]))
+}
+
+fn data_files(jobs: &[PlannedJob]) -> Vec<PathBuf> {
+    let calibration = |job: &PlannedJob| Some(job.spec.quantize.as_ref()?.calibration.as_ref()?.data.clone());
+    let evaluation = |job: &PlannedJob| Some(job.spec.evaluate.as_ref()?.tokens.data.clone());
+    let mut files: Vec<PathBuf> = jobs.iter().flat_map(|job| [calibration(job), evaluation(job)]).flatten().collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+fn stamp(path: &Path) -> Result<String> {
+    let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, &error))?;
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let changed = changed.map_or(0, |since| since.as_nanos());
+    Ok(format!("{} {} {changed}", path.display(), metadata.len()))
+}
+
+fn digest(path: &Path) -> Result<Vec<u8>> {
+    let fault = |error: std::io::Error| Error::io("read", path, &error);
+    let mut file = File::open(path).map_err(fault)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(fault)? {
+            0 => return Ok(hash.finalize().to_vec()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}

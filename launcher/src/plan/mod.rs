@@ -1,0 +1,9 @@
+//! From a sweep to jobs: candidates expanded, named by content, rendered as job scripts.
+
+mod expand;
+mod identity;
+mod render;
+
+pub use expand::{Ingredients, PlannedJob, PlannedRun, expand};
+pub use identity::run_name;
+pub use render::{Script, render};

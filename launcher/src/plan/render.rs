@@ -1,0 +1,103 @@
+//! The job script: a template, strict about every name in it.
+
+use std::path::Path;
+
+use minijinja::{Environment, UndefinedBehavior, context};
+use qlaunch_shared::{Error, Result};
+
+/// What a job script is rendered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Script<'a> {
+    /// The template's text.
+    pub template: &'a str,
+    /// Where the template came from, for errors.
+    pub origin: &'a Path,
+    /// Name of the run.
+    pub run: &'a str,
+    /// Name of the candidate.
+    pub candidate: &'a str,
+    /// Name of the cluster.
+    pub cluster: &'a str,
+    /// The job's folder.
+    pub folder: &'a Path,
+    /// The worker binary.
+    pub worker: &'a Path,
+}
+
+/// Renders a job script. The filter `shell` quotes a value for a POSIX shell.
+///
+/// # Errors
+/// A template that is broken or names something that is not there, with its line.
+pub fn render(script: &Script<'_>) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_keep_trailing_newline(true);
+    environment.add_filter("shell", |value: String| quote(&value));
+    let values = context! {
+        run => script.run,
+        candidate => script.candidate,
+        cluster => script.cluster,
+        folder => script.folder.display().to_string(),
+        worker => script.worker.display().to_string(),
+        version => env!("CARGO_PKG_VERSION"),
+    };
+    environment.render_str(script.template, values).map_err(|error| {
+        let failure = Error::input(format!("the job template cannot be rendered: {error}")).at(script.origin);
+        match error.line() {
+            Some(line) => failure.line(line, 1),
+            None => failure,
+        }
+        .hint("templates may use: run, candidate, cluster, folder, worker, version, and the filter `shell`")
+    })
+}
+
+/// A value as one word of a POSIX shell, whatever is in it.
+fn quote(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
+    match !value.is_empty() && value.chars().all(plain) {
+        true => value.to_owned(),
+        false => format!("'{}'", value.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Surroundings, template};
+
+    fn script<'a>(template: &'a str, folder: &'a Path) -> Script<'a> {
+        Script {
+            template,
+            origin: Path::new("local.sh.j2"),
+            run: "tiny-7f3a",
+            candidate: "fp8",
+            cluster: "local",
+            folder,
+            worker: Path::new("/opt/it's here/qlaunch-worker"),
+        }
+    }
+
+    #[test]
+    fn the_built_in_template_renders_with_its_values_quoted() {
+        let (text, _) = template("local.sh.j2", &Surroundings::default()).unwrap();
+        let rendered = render(&script(&text, Path::new("/runs/tiny-7f3a/fp8"))).unwrap();
+        assert!(rendered.contains("job=/runs/tiny-7f3a/fp8\n"), "{rendered}");
+        assert!(rendered.contains("'/opt/it'\\''s here/qlaunch-worker' run --spec"), "{rendered}");
+        assert!(!rendered.contains("{{"));
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_an_error_with_its_line() {
+        let error = render(&script("#!/bin/sh\n{{ gpus }}\n", Path::new("/x"))).unwrap_err();
+        assert_eq!((error.place.line, error.exit_code()), (Some(2), 3));
+        assert!(error.message.contains("undefined"), "{error}");
+    }
+
+    #[test]
+    fn quoted_words_stay_one_word() {
+        assert_eq!(quote("/a/b-c_1.2"), "/a/b-c_1.2");
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("$(rm)"), "'$(rm)'");
+        assert_eq!(quote(""), "''");
+    }
+}

@@ -1,0 +1,5 @@
+//! The worker binary, brought to where the jobs run.
+
+mod local;
+
+pub use local::worker_binary;

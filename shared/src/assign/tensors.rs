@@ -1,0 +1,106 @@
+//! Which tensors a checkpoint will have, told from an assignment before anything is computed.
+
+use std::collections::BTreeMap;
+
+use super::Assignment;
+use super::assignment::Amax;
+use crate::checkpoint::{DType, Layout, PlannedTensor};
+use crate::model::{Model, Module, ModuleRole};
+use crate::{Error, Result};
+
+/// The tensors of one module of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct ModuleTensors {
+    /// Index into the model's modules; `None` for tensors that no module owns.
+    pub module: Option<usize>,
+    /// Its tensors.
+    pub tensors: Vec<PlannedTensor>,
+}
+
+impl ModuleTensors {
+    /// Bytes of all its tensors.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(PlannedTensor::bytes).sum()
+    }
+}
+
+/// The tensors of a checkpoint in module order; `None` is the model as it is.
+///
+/// # Errors
+/// A weight of the source is missing.
+pub fn checkpoint_tensors(model: &Model, assignment: Option<&Assignment>) -> Result<Vec<ModuleTensors>> {
+    let mut all = Vec::with_capacity(model.modules.len() + 1);
+    for (module, part) in model.modules.iter().enumerate() {
+        let tensors = module_tensors(model, assignment, module, part)?;
+        if !tensors.is_empty() {
+            all.push(ModuleTensors { module: Some(module), tensors });
+        }
+    }
+    let strangers: Result<Vec<PlannedTensor>> =
+        model.strangers.iter().map(|name| model.files.tensor(name).map(as_it_is)).collect();
+    let strangers = strangers?;
+    if !strangers.is_empty() {
+        all.push(ModuleTensors { module: None, tensors: strangers });
+    }
+    Ok(all)
+}
+
+fn module_tensors(
+    model: &Model,
+    assignment: Option<&Assignment>,
+    module: usize,
+    part: &Module,
+) -> Result<Vec<PlannedTensor>> {
+    if matches!(part.role, ModuleRole::Attention) || model.is_tied_head(part) {
+        return Ok(Vec::new());
+    }
+    let named = |suffix: &str, dtype, shape| PlannedTensor { name: format!("{}.{suffix}", part.name), dtype, shape };
+    let scalar = |suffix: &str| named(suffix, DType::F32, Vec::new());
+    let mut tensors = Vec::new();
+    match (part.role, assignment.and_then(|a| a.linear(module))) {
+        (ModuleRole::Linear { rows, columns, .. }, Some(linear)) => {
+            let parts = linear.weight.weight_parts(rows, columns);
+            tensors.extend(parts.into_iter().map(|p| named(p.suffix, p.dtype, p.shape)));
+            tensors.extend(linear.input.map(|_| scalar("input_scale")));
+        }
+        _ => tensors.push(as_it_is(model.weight(part).ok_or_else(|| missing(model, part))?)),
+    }
+    tensors.extend(model.bias(part).map(as_it_is));
+    tensors.extend(cache_scale(assignment, part).map(scalar));
+    Ok(tensors)
+}
+
+/// Scales of the KV cache are stored beside the projections that fill it.
+fn cache_scale(assignment: Option<&Assignment>, part: &Module) -> Option<&'static str> {
+    let cache = assignment?.cache(part.layer?)?;
+    let (suffix, numerics) = if part.name.ends_with(".k_proj") {
+        ("k_scale", cache.key)
+    } else if part.name.ends_with(".v_proj") {
+        ("v_scale", cache.value)
+    } else {
+        return None;
+    };
+    (numerics.amax != Amax::Unit).then_some(suffix)
+}
+
+fn as_it_is(tensor: &crate::checkpoint::TensorEntry) -> PlannedTensor {
+    PlannedTensor { name: tensor.name.clone(), dtype: tensor.dtype, shape: tensor.shape.clone() }
+}
+
+fn missing(model: &Model, part: &Module) -> Error {
+    Error::input("the weight is missing").at(&model.folder).key(part.name.as_str())
+}
+
+/// The layout of a checkpoint's weight files.
+///
+/// # Errors
+/// As [`Layout::plan`].
+pub fn checkpoint_layout(tensors: &[ModuleTensors], shard_bytes: u64) -> Result<Layout> {
+    let flat: Vec<PlannedTensor> = tensors.iter().flat_map(|module| module.tensors.clone()).collect();
+    let metadata = BTreeMap::from([
+        // Loaders expect the framework's name; ours stands beside it.
+        ("format".to_owned(), "pt".to_owned()),
+        ("producer".to_owned(), format!("qlaunch {}", env!("CARGO_PKG_VERSION"))),
+    ]);
+    Layout::plan(&flat, shard_bytes, &metadata)
+}

@@ -1,0 +1,71 @@
+//! The decoder families that the forward pass knows, and how each names its parts.
+
+use super::config::Fields;
+use crate::{Error, Result};
+
+/// A family of dense decoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Llama 1 to 3 and everything that borrows its architecture.
+    Llama,
+    /// Mistral: Llama with an optional attention window.
+    Mistral,
+    /// Qwen2: Llama with biases on q, k and v.
+    Qwen2,
+    /// Qwen3: Llama with a norm on every query and key head.
+    Qwen3,
+}
+
+impl Family {
+    const ALL: [(&'static str, &'static str, Self); 4] = [
+        ("llama", "LlamaForCausalLM", Self::Llama),
+        ("mistral", "MistralForCausalLM", Self::Mistral),
+        ("qwen2", "Qwen2ForCausalLM", Self::Qwen2),
+        ("qwen3", "Qwen3ForCausalLM", Self::Qwen3),
+    ];
+
+    /// The family that `model_type` and `architectures` name.
+    pub(super) fn of(fields: &Fields<'_>) -> Result<Self> {
+        let known = || Self::ALL.map(|(name, _, _)| format!("`{name}`")).join(", ");
+        let kind = fields.text("model_type")?.ok_or_else(|| {
+            fields.error("model_type", "the key is missing").hint(format!("supported families: {}", known()))
+        })?;
+        let (_, class, family) = Self::ALL.into_iter().find(|(name, _, _)| *name == kind).ok_or_else(|| {
+            fields
+                .error("model_type", format!("the model family `{kind}` is not supported"))
+                .hint(format!("supported families: {}", known()))
+        })?;
+        let classes = fields.get("architectures").and_then(serde_json::Value::as_array);
+        let named = classes.and_then(|list| list.first()).and_then(serde_json::Value::as_str);
+        match named {
+            Some(named) if named != class => Err(fields
+                .error("architectures", format!("`{named}` is not supported"))
+                .hint(format!("of `{kind}` models, `{class}` is"))),
+            _ => Ok(family),
+        }
+    }
+
+    /// Whether query and key heads have norms of their own.
+    pub const fn has_head_norms(self) -> bool {
+        matches!(self, Self::Qwen3)
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        })
+    }
+}
+
+/// What an unusable model says of itself.
+pub(super) fn unusable(message: String, folder: &std::path::Path, tensor: &str) -> Error {
+    Error::input(message)
+        .at(folder)
+        .key(tensor)
+        .hint("`config.json` and the weights must belong to the same model: fetch it again")
+}

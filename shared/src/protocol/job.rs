@@ -1,0 +1,144 @@
+//! `spec.json`: everything a worker must know to do one job.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::Recipe;
+
+/// One job of a run: produce, audit and evaluate one candidate, or evaluate a model as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// [`super::VERSION`] of the program that wrote the file.
+    pub version: u32,
+    /// Name of the run that the job belongs to.
+    pub run: String,
+    /// Name of the candidate, unique in its run.
+    pub candidate: String,
+    /// Folder of the source model.
+    pub model: PathBuf,
+    /// How to make the checkpoint; absent for a baseline, which is evaluated as it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quantize: Option<Quantize>,
+    /// How to measure it; absent where only a checkpoint is wanted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evaluate: Option<Evaluate>,
+    /// What the job may use.
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+/// The making of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quantize {
+    /// The recipe, resolved, so that a node needs no recipe library.
+    pub recipe: Recipe,
+    /// Tokens to calibrate on; a recipe without activation statistics does without.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calibration: Option<TokenSource>,
+    /// Folder of the checkpoint, which must be absent or empty; `checkpoint` in the attempt's folder if not given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub out: Option<PathBuf>,
+    /// Largest size of one safetensors file in bytes; one tensor more than fits starts the next file.
+    pub shard_bytes: u64,
+}
+
+/// The measuring of a model or checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
+    /// What to evaluate; the checkpoint just made, or the model itself, if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint: Option<PathBuf>,
+    /// Tokens to predict.
+    pub tokens: TokenSource,
+    /// What the KL divergence is measured against.
+    #[serde(default)]
+    pub reference: Reference,
+}
+
+/// Tokens from a `.jsonl`, `.txt` or `.npy` file, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenSource {
+    /// The file.
+    pub data: PathBuf,
+    /// At most this many samples (calibration) or windows (evaluation).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub samples: Option<usize>,
+    /// Tokens per sample.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seq_len: Option<usize>,
+    /// Samples that go through a layer together; changes speed and memory, never bytes.
+    pub batch_size: usize,
+    /// Seed of whatever is drawn at random; nothing is, as long as samples are taken in file order.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// What an evaluation's KL divergence is measured against.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reference {
+    /// No KL divergence.
+    #[default]
+    None,
+    /// This job is the reference: keep its final hidden states in `reference.safetensors` of the attempt's folder.
+    Keep,
+    /// The final hidden states that a `Keep` job left in this file.
+    Kept(PathBuf),
+    /// Run this model first.
+    Model(PathBuf),
+}
+
+/// What a job may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPU threads; all cores if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub threads: Option<usize>,
+    /// Numeric path; the best one of the CPU if absent. A CPU without it refuses the job.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub numeric_path: Option<NumericPath>,
+}
+
+/// The instruction set that a result was computed with; bytes are the same for any threads and batch size on one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumericPath {
+    /// AVX-512 with bf16 dot products.
+    Avx512Bf16,
+    /// AVX2 with FMA; bf16 is widened to f32.
+    Avx2,
+    /// Plain multiply and add, on any CPU.
+    Portable,
+}
+
+impl NumericPath {
+    /// Every path, the fastest first.
+    pub const ALL: [Self; 3] = [Self::Avx512Bf16, Self::Avx2, Self::Portable];
+
+    /// The name that files and flags use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+impl std::fmt::Display for NumericPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for NumericPath {
+    type Err = crate::Error;
+
+    fn from_str(name: &str) -> crate::Result<Self> {
+        Self::ALL.into_iter().find(|path| path.name() == name).ok_or_else(|| {
+            crate::Error::usage(format!("there is no numeric path `{name}`"))
+                .hint("use `avx512bf16`, `avx2` or `portable`")
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! `outcome.json`: how an attempt ended, written once, by temp file and rename.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{NumericPath, Phase};
+use crate::Error;
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// [`super::VERSION`] of the program that wrote the file.
+    pub version: u32,
+    /// Name of the candidate.
+    pub candidate: String,
+    /// Whether it was done.
+    pub status: Status,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<Error>,
+    /// What was made, or, for a baseline, what was evaluated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint: Option<CheckpointSummary>,
+    /// What was calibrated on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calibration: Option<CalibrationSummary>,
+    /// The gates, in the order they were asked.
+    #[serde(default)]
+    pub gates: Vec<Verdict>,
+    /// What was measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evaluation: Option<Evaluation>,
+    /// How long each phase took.
+    #[serde(default)]
+    pub phases: Vec<PhaseTime>,
+    /// Numeric path of every result here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub numeric_path: Option<NumericPath>,
+    /// CPU threads that were used.
+    #[serde(default)]
+    pub threads: usize,
+    /// Version of the worker.
+    pub worker: String,
+    /// Highest resident memory in bytes (`VmHWM`).
+    #[serde(default)]
+    pub peak_memory: u64,
+    /// User and system CPU time in seconds.
+    #[serde(default)]
+    pub cpu_seconds: f64,
+}
+
+/// Whether an attempt was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// All steps were taken. Gates may still have failed.
+    Done,
+    /// An error ended it.
+    Failed,
+    /// It stopped at a safe point and can be started again.
+    Interrupted,
+}
+
+/// A checkpoint in figures. Definitions: `docs/portfolio.md`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointSummary {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Bytes of all its safetensors files.
+    pub bytes: u64,
+    /// Bytes of the source's safetensors files.
+    pub source_bytes: u64,
+    /// `bytes / source_bytes`.
+    pub ratio: f64,
+    /// Stored bits of all linear weights with their scales per weight element.
+    pub effective_bits: f64,
+    /// Bytes of weights and scales read to produce one token.
+    pub active_bytes_per_token: u64,
+    /// Weight bits × activation bits per multiply, summed, relative to bf16.
+    pub compute: f64,
+    /// Hash that names the assignment.
+    pub assignment: String,
+}
+
+/// What was calibrated on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalibrationSummary {
+    /// The file.
+    pub data: PathBuf,
+    /// SHA-256 of the token ids as little-endian int32, sample after sample.
+    pub tokens_sha256: String,
+    /// Samples used.
+    pub samples: usize,
+    /// Samples that were too short and left out.
+    pub skipped: usize,
+    /// Tokens used.
+    pub tokens: usize,
+}
+
+/// What a gate said, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Name of the gate.
+    pub gate: String,
+    /// What it said.
+    pub verdict: VerdictKind,
+    /// The figures or names that made it say so.
+    pub evidence: Vec<String>,
+}
+
+/// What a gate can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// The rule holds.
+    Pass,
+    /// The rule is broken.
+    Fail,
+    /// It cannot be told.
+    Indeterminate,
+}
+
+/// What an evaluation measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// `exp(nll)`.
+    pub perplexity: f64,
+    /// Mean negative log-likelihood in nats per scored token.
+    pub nll: f64,
+    /// Scored tokens: all but the first of each window.
+    pub tokens: u64,
+    /// Windows.
+    pub windows: usize,
+    /// Mean KL divergence from the reference in nats per scored token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kl_mean: Option<f64>,
+}
+
+/// How long a phase took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// Which.
+    pub phase: Phase,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// User and system CPU time in seconds.
+    pub cpu_seconds: f64,
+}

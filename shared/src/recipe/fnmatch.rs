@@ -1,0 +1,176 @@
+//! Python's `fnmatch`: the patterns that recipes name quantizers with.
+//!
+//! `*` crosses dots, `?` is any one character, `[seq]` and `[!seq]` are sets with ranges; case matters; a pattern
+//! covers the whole name. Stars cut a pattern into segments that are found leftmost one after the other, so a match
+//! takes at most name length × pattern length steps whatever the pattern.
+
+/// Whether a name fits a pattern. Compile a [`Pattern`] where one pattern meets many names.
+pub fn fnmatch(name: &str, pattern: &str) -> bool {
+    Pattern::new(pattern).matches(name)
+}
+
+/// A compiled pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// What stands between stars; without stars there is one segment.
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Tokens(Vec<Token>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Char(char),
+    Any,
+    Set { negated: bool, ranges: Vec<(char, char)> },
+}
+
+impl Pattern {
+    /// Compiles a pattern; every text is a pattern.
+    pub fn new(pattern: &str) -> Self {
+        let chars: Vec<char> = pattern.chars().collect();
+        let mut segments = vec![Vec::new()];
+        let mut at = 0;
+        while let Some(&c) = chars.get(at) {
+            at += 1;
+            let token = match c {
+                '*' => {
+                    segments.push(Vec::new());
+                    continue;
+                }
+                '?' => Token::Any,
+                '[' => match closing_bracket(&chars, at) {
+                    Some(end) => {
+                        let set = set(&chars[at..end]);
+                        at = end + 1;
+                        set
+                    }
+                    None => Token::Char('['),
+                },
+                c => Token::Char(c),
+            };
+            if let Some(segment) = segments.last_mut() {
+                segment.push(token);
+            }
+        }
+        Self { segments: segments.into_iter().map(Segment::new).collect() }
+    }
+
+    /// Whether a name fits.
+    pub fn matches(&self, name: &str) -> bool {
+        let Some((first, others)) = self.segments.split_first() else { return name.is_empty() };
+        let Some(mut rest) = first.strip_from(name) else { return false };
+        let Some((last, middle)) = others.split_last() else { return rest.is_empty() };
+        // The last segment is anchored at the end, so it is taken off before the middle ones look for room.
+        let Some(tail) = last.cut_from_end(rest) else { return false };
+        rest = &rest[..tail];
+        middle.iter().all(|segment| match segment.find_in(rest) {
+            Some(end) => {
+                rest = &rest[end..];
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+impl Segment {
+    fn new(tokens: Vec<Token>) -> Self {
+        let literal = tokens.iter().map(|token| match token {
+            Token::Char(c) => Some(*c),
+            Token::Any | Token::Set { .. } => None,
+        });
+        match literal.collect() {
+            Some(text) => Self::Literal(text),
+            None => Self::Tokens(tokens),
+        }
+    }
+
+    /// What is left of a text behind this segment, if the text starts with it.
+    fn strip_from<'a>(&self, text: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Literal(literal) => text.strip_prefix(literal.as_str()),
+            Self::Tokens(tokens) => {
+                let mut chars = text.chars();
+                tokens.iter().all(|token| chars.next().is_some_and(|c| token.fits(c))).then(|| chars.as_str())
+            }
+        }
+    }
+
+    /// Where this segment starts, if the text ends with it.
+    fn cut_from_end(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Literal(literal) => text.ends_with(literal.as_str()).then(|| text.len() - literal.len()),
+            Self::Tokens(tokens) => {
+                let mut chars = text.chars();
+                let fits = tokens.iter().rev().all(|token| chars.next_back().is_some_and(|c| token.fits(c)));
+                fits.then(|| chars.as_str().len())
+            }
+        }
+    }
+
+    /// Where the leftmost occurrence of this segment ends.
+    fn find_in(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Literal(literal) => text.find(literal.as_str()).map(|start| start + literal.len()),
+            Self::Tokens(_) => text
+                .char_indices()
+                .find_map(|(start, _)| self.strip_from(&text[start..]).map(|rest| text.len() - rest.len())),
+        }
+    }
+}
+
+impl Token {
+    fn fits(&self, c: char) -> bool {
+        match self {
+            Self::Char(own) => *own == c,
+            Self::Any => true,
+            Self::Set { negated, ranges } => ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated,
+        }
+    }
+}
+
+/// The bracket that ends a set whose content starts at `start`; a bracket in first place belongs to the set.
+fn closing_bracket(chars: &[char], start: usize) -> Option<usize> {
+    let mut from = start;
+    if chars.get(from) == Some(&'!') {
+        from += 1;
+    }
+    if chars.get(from) == Some(&']') {
+        from += 1;
+    }
+    (from..chars.len()).find(|&at| chars[at] == ']')
+}
+
+/// A set; a range that runs backwards holds nothing, and a hyphen at either end stands for itself.
+fn set(content: &[char]) -> Token {
+    let (negated, content) = match content.split_first() {
+        Some(('!', rest)) => (true, rest),
+        _ => (false, content),
+    };
+    let mut ranges = Vec::new();
+    let mut rest = content;
+    loop {
+        rest = match rest {
+            [] => return Token::Set { negated, ranges },
+            [low, '-', high, rest @ ..] => {
+                if low <= high {
+                    ranges.push((*low, *high));
+                }
+                rest
+            }
+            [c, rest @ ..] => {
+                ranges.push((*c, *c));
+                rest
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+#[path = "fnmatch_tests.rs"]
+mod tests;

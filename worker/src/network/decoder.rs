@@ -1,0 +1,126 @@
+//! One decoder layer over one batch.
+
+use std::sync::Arc;
+
+use qlaunch_shared::model::ModelConfig;
+use qlaunch_shared::{Error, Result};
+
+use super::weights::{LayerWeights, Projection};
+use crate::ops::{AttentionShape, Backend, Linear, RotaryTables};
+
+/// Which half of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheSide {
+    /// Keys, after rotation.
+    Key,
+    /// Values.
+    Value,
+}
+
+/// What each reader of an activation is given in its place; `None` is the activation itself.
+pub type Inputs<T> = Vec<Option<Arc<T>>>;
+
+/// Somebody who listens at linear inputs and caches, and may change what goes on from there.
+pub trait Tap<B: Backend> {
+    /// Sees the activation `[tokens, features]` that the linears `readers` (module indices) are about to read.
+    ///
+    /// # Errors
+    /// What was seen cannot be used.
+    fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>>;
+
+    /// Sees, and may change, keys or values `[tokens, kv_heads · head_dim]` on their way into the cache.
+    ///
+    /// # Errors
+    /// What was seen cannot be used.
+    fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()>;
+}
+
+/// What all layers of a pass have in common.
+pub(super) struct Pass<'a, B: Backend> {
+    pub(super) backend: &'a B,
+    pub(super) config: &'a ModelConfig,
+    pub(super) tables: &'a RotaryTables<B::Tensor>,
+    /// Tokens of each sequence.
+    pub(super) length: usize,
+}
+
+impl<B: Backend> Pass<'_, B> {
+    /// Sends `hidden` `[tokens, hidden_size]` through a layer, in place.
+    pub(super) fn layer(
+        &self,
+        weights: &LayerWeights<B::Tensor>,
+        hidden: &mut B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<()> {
+        let attended = self.attention(weights, hidden, tap)?;
+        self.backend.add(hidden, &attended)?;
+        let projected = self.feed_forward(weights, hidden, tap)?;
+        self.backend.add(hidden, &projected)
+    }
+
+    fn attention(
+        &self,
+        weights: &LayerWeights<B::Tensor>,
+        hidden: &B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<B::Tensor> {
+        let (backend, config) = (self.backend, self.config);
+        let x = backend.rms_norm(hidden, &weights.input_norm, config.norm_epsilon)?;
+        let [mut q, mut k, mut v] = self.project([&weights.query, &weights.key, &weights.value], &x, tap)?;
+        drop(x);
+        if let Some((query_norm, key_norm)) = &weights.head_norms {
+            q = backend.rms_norm(&q, query_norm, config.norm_epsilon)?;
+            k = backend.rms_norm(&k, key_norm, config.norm_epsilon)?;
+        }
+        let batch = backend.shape(&q)[0] / self.length;
+        let positions: Vec<u32> = (0..batch).flat_map(|_| 0..self.length as u32).collect();
+        backend.rotate(&mut q, config.head_dim, self.tables, &positions)?;
+        backend.rotate(&mut k, config.head_dim, self.tables, &positions)?;
+        tap.cache(backend, weights.layer, CacheSide::Key, &mut k)?;
+        tap.cache(backend, weights.layer, CacheSide::Value, &mut v)?;
+        let shape = AttentionShape {
+            batch,
+            seq: self.length,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: 1.0 / (config.head_dim as f32).sqrt(),
+            window: config.windows[weights.layer],
+        };
+        let mixed = backend.attention(&q, &k, &v, &shape)?;
+        let [attended] = self.project([&weights.output], &mixed, tap)?;
+        Ok(attended)
+    }
+
+    fn feed_forward(
+        &self,
+        weights: &LayerWeights<B::Tensor>,
+        hidden: &B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<B::Tensor> {
+        let x = self.backend.rms_norm(hidden, &weights.post_norm, self.config.norm_epsilon)?;
+        let [gate, up] = self.project([&weights.gate, &weights.up], &x, tap)?;
+        let inner = self.backend.activate(&gate, &up, self.config.activation)?;
+        let [projected] = self.project([&weights.down], &inner, tap)?;
+        Ok(projected)
+    }
+
+    /// Linears that read the same activation.
+    fn project<const N: usize>(
+        &self,
+        readers: [&Projection<B::Tensor>; N],
+        x: &B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<[B::Tensor; N]> {
+        let inputs = tap.input(self.backend, &readers.map(|reader| reader.module), x)?;
+        let outputs: Vec<B::Tensor> = readers
+            .iter()
+            .zip(&inputs)
+            .map(|(reader, input)| {
+                let layer = Linear { weight: &reader.weight, bias: reader.bias.as_ref() };
+                self.backend.linear(input.as_deref().unwrap_or(x), layer)
+            })
+            .collect::<Result<_>>()?;
+        outputs.try_into().map_err(|_| Error::bug("a tap answered for another number of linears"))
+    }
+}

@@ -1,0 +1,27 @@
+//! Matrix products: packed operands, register-tiled kernels, one driver.
+
+mod driver;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
+mod kernel;
+mod pack;
+mod portable;
+
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512bf16::Avx512Bf16;
+pub(crate) use driver::{Product, linear};
+pub(crate) use kernel::{KernelElement, MicroKernel, PackFrom, PackedElement, WithKernel};
+pub(crate) use pack::{LeftLayout, Matrix, RightLayout};
+pub(crate) use portable::Portable;
+
+#[cfg(test)]
+mod tests;

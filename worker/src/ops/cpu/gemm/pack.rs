@@ -1,0 +1,177 @@
+//! Operands in the order in which kernels read them.
+//!
+//! A left panel is `ROWS` rows, cut along `k` into blocks; each row of a block lies in one piece. A right panel is
+//! `COLUMNS` columns: for each group of `k`, the group's elements of the first column, of the second, and so on.
+//! Missing rows, columns and elements of a group are zeros: their products go to sums that nobody reads, or add zero.
+
+use super::kernel::{MicroKernel, PackFrom, PackedElement};
+
+/// Rows of a larger row-major matrix: `rows` of them, `stride` apart, `columns` wide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a, E> {
+    /// From the first element to at least the last.
+    pub(crate) elements: &'a [E],
+    /// Number of rows.
+    pub(crate) rows: usize,
+    /// Elements of a row.
+    pub(crate) columns: usize,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+}
+
+impl<'a, E> Matrix<'a, E> {
+    /// A whole matrix of `columns` per row.
+    pub(crate) fn dense(elements: &'a [E], columns: usize) -> Self {
+        Self { elements, rows: elements.len() / columns, columns, stride: columns }
+    }
+
+    /// One row.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> &'a [E] {
+        &self.elements[row * self.stride..][..self.columns]
+    }
+}
+
+/// Where the rows of a left operand lie once they are packed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeftLayout {
+    /// Elements along `k`, without padding.
+    depth: usize,
+    /// Blocks of `k`.
+    blocks: usize,
+}
+
+impl LeftLayout {
+    /// The layout of rows of `depth` elements for kernel `K`.
+    pub(crate) fn new<K: MicroKernel>(depth: usize) -> Self {
+        Self { depth, blocks: depth.div_ceil(K::Packed::BLOCK) }
+    }
+
+    /// Elements that `rows` rows take.
+    pub(crate) fn length<K: MicroKernel>(&self, rows: usize) -> usize {
+        rows.div_ceil(K::ROWS) * self.blocks * K::ROWS * K::Packed::STRIDE
+    }
+
+    /// One block of one panel of a packed operand.
+    #[inline(always)]
+    pub(crate) fn block<'a, K: MicroKernel>(
+        &self,
+        packed: &'a [K::Packed],
+        panel: usize,
+        block: usize,
+    ) -> &'a [K::Packed] {
+        let length = K::ROWS * K::Packed::STRIDE;
+        &packed[(panel * self.blocks + block) * length..][..length]
+    }
+
+    /// Packs one row, or zeros where `elements` ends early.
+    #[inline(always)]
+    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(&self, elements: &[E], packed: &mut [K::Packed], row: usize)
+    where
+        K::Packed: PackFrom<E>,
+    {
+        let panel_length = self.blocks * K::ROWS * K::Packed::STRIDE;
+        let panel = &mut packed[row / K::ROWS * panel_length..][..panel_length];
+        for block in 0..self.blocks {
+            let first = block * K::Packed::BLOCK;
+            // A group that `depth` cuts through is filled up with zeros.
+            let width = (self.depth - first).min(K::Packed::BLOCK).next_multiple_of(K::GROUP);
+            let target = &mut panel[(block * K::ROWS + row % K::ROWS) * K::Packed::STRIDE..][..width];
+            let source = elements.get(first..).unwrap_or_default();
+            let (filled, padding) = target.split_at_mut(source.len().min(width));
+            for (target, source) in filled.iter_mut().zip(source) {
+                *target = K::Packed::pack_from(*source);
+            }
+            padding.fill(<K::Packed as crate::tensor::dtype::Element>::from_f32(0.0));
+        }
+    }
+
+    /// Packs rows `first..first + count` of a matrix; rows past its end are zeros.
+    pub(crate) fn pack<K: MicroKernel, E: Copy>(
+        &self,
+        source: Matrix<'_, E>,
+        (first, count): (usize, usize),
+        packed: &mut [K::Packed],
+    ) where
+        K::Packed: PackFrom<E>,
+    {
+        for row in 0..count.next_multiple_of(K::ROWS) {
+            let elements = if row < count { source.row(first + row) } else { &[] };
+            self.pack_row::<K, E>(elements, packed, row);
+        }
+    }
+}
+
+/// Where the columns of a right operand lie once they are packed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RightLayout {
+    /// Elements of a panel.
+    panel: usize,
+}
+
+impl RightLayout {
+    /// The layout of columns of `depth` elements for kernel `K`.
+    pub(crate) fn new<K: MicroKernel>(depth: usize) -> Self {
+        Self { panel: depth.next_multiple_of(K::GROUP) * K::COLUMNS }
+    }
+
+    /// Elements of one panel.
+    pub(crate) fn panel_length(&self) -> usize {
+        self.panel
+    }
+
+    /// Elements that `columns` columns take.
+    pub(crate) fn length<K: MicroKernel>(&self, columns: usize) -> usize {
+        columns.div_ceil(K::COLUMNS) * self.panel
+    }
+
+    /// Packs panel `panel` of the columns that are the rows of `source`: weights `[n, k]`, keys.
+    pub(crate) fn pack_from_rows<K: MicroKernel, E: Copy>(source: Matrix<'_, E>, panel: usize, packed: &mut [K::Packed])
+    where
+        K::Packed: PackFrom<E>,
+    {
+        // Elements of `k` that are carried over at a time, so that their targets stay in the first-level cache.
+        const STRETCH: usize = 32;
+        let zero = <K::Packed as crate::tensor::dtype::Element>::from_f32(0.0);
+        let first = panel * K::COLUMNS;
+        let columns = source.rows.saturating_sub(first).min(K::COLUMNS);
+        if columns < K::COLUMNS || source.columns % K::GROUP != 0 {
+            packed.fill(zero);
+        }
+        for start in (0..source.columns).step_by(STRETCH) {
+            let stretch = (source.columns - start).min(STRETCH);
+            for column in 0..columns {
+                let elements = &source.row(first + column)[start..][..stretch];
+                let targets = packed[start * K::COLUMNS..].chunks_mut(K::COLUMNS * K::GROUP);
+                for (group, target) in elements.chunks(K::GROUP).zip(targets) {
+                    for (target, element) in target[column * K::GROUP..].iter_mut().zip(group) {
+                        *target = K::Packed::pack_from(*element);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Packs panel `panel` of the columns of `source`, whose rows run along `k`: values.
+    pub(crate) fn pack_from_columns<K: MicroKernel, E: Copy>(
+        source: Matrix<'_, E>,
+        panel: usize,
+        packed: &mut [K::Packed],
+    ) where
+        K::Packed: PackFrom<E>,
+    {
+        let zero = <K::Packed as crate::tensor::dtype::Element>::from_f32(0.0);
+        let first = panel * K::COLUMNS;
+        let columns = source.columns.saturating_sub(first).min(K::COLUMNS);
+        if columns < K::COLUMNS || source.rows % K::GROUP != 0 {
+            packed.fill(zero);
+        }
+        for row in 0..source.rows {
+            let elements = &source.row(row)[first..][..columns];
+            let group = &mut packed[row / K::GROUP * K::GROUP * K::COLUMNS..][..K::GROUP * K::COLUMNS];
+            for (column, element) in elements.iter().enumerate() {
+                group[column * K::GROUP + row % K::GROUP] = K::Packed::pack_from(*element);
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the CPU backend through the trait, against scalar references.
+
+mod attention;
+mod invariance;
+mod losses;
+mod products;
+mod reference;
+mod refusals;
+mod rows;

@@ -1,0 +1,9 @@
+//! Tensor operations: the trait that a forward pass is written against, and the CPU that carries it out.
+
+pub mod backend;
+pub mod cpu;
+
+pub use backend::{
+    Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
+};
+pub use cpu::{CpuBackend, NumericPath};

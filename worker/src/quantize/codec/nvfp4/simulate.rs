@@ -1,0 +1,75 @@
+//! NVFP4 of activations, in place: the rounding that an engine applies to the input of a linear, at every forward.
+//!
+//! Source: ModelOpt's `fp4_kernel_hopper.py` (modelopt.md §3.5, fake quant of dynamic activations). Its tensor scale is
+//! static, from calibration; its block scales are of the values at hand.
+
+use rayon::prelude::*;
+
+use super::super::amax::CHUNK;
+use super::super::{e2m1, e4m3};
+use super::REACH;
+use crate::tensor::dtype::Element;
+use crate::tensor::simd::{InstructionSet, dispatched};
+
+/// A tensor scale of zero becomes this one.
+const SMALLEST_TENSOR_SCALE: f32 = 1e-12;
+/// A block scale below this one becomes 1.
+const SMALLEST_BLOCK_SCALE: f32 = 1e-5;
+
+/// What a call has in common for all blocks.
+#[derive(Debug, Clone, Copy)]
+struct Scales {
+    tensor: f32,
+    /// `fl(6 · tensor)`.
+    sixfold: f32,
+    block: usize,
+}
+
+/// Rounds rows of `columns` activations in place to what NVFP4 keeps of them, under the calibrated `amax`, in blocks of
+/// `block` elements; a last block that is shorter counts as filled up with zeros.
+///
+/// NaN stays NaN, and makes the scale of its block 1, as in ModelOpt.
+pub fn simulate<E: Element>(values: &mut [E], columns: usize, amax: f32, block: usize) {
+    let tensor = amax / REACH;
+    let tensor = if tensor > 0.0 { tensor } else { SMALLEST_TENSOR_SCALE };
+    let scales = Scales { tensor, sixfold: e2m1::LARGEST * tensor, block: block.max(1) };
+    let columns = columns.max(1);
+    let set = InstructionSet::detect();
+    let rows = (CHUNK / columns).max(1);
+    values.par_chunks_mut(rows * columns).for_each(|rows| simulate_rows(set, rows, columns, scales));
+}
+
+dispatched! {
+    fn simulate_rows<E: Element>(rows: &mut [E], columns: usize, scales: Scales) {
+        for row in rows.chunks_mut(columns) {
+            if scales.block == 16 {
+                // The same loop with a length known to the compiler.
+                let (blocks, rest) = row.as_chunks_mut::<16>();
+                blocks.iter_mut().for_each(|block| simulate_block(block, scales));
+                simulate_block(rest, scales);
+            } else {
+                row.chunks_mut(scales.block).for_each(|block| simulate_block(block, scales));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn simulate_block<E: Element>(block: &mut [E], scales: Scales) {
+    let largest = block.iter().fold(0.0f32, |far, value| larger(far, value.to_f32().abs()));
+    let wished = largest / scales.sixfold;
+    let bounded = if wished > e4m3::LARGEST { e4m3::LARGEST } else { wished };
+    let scale = e4m3::round(bounded) * scales.tensor;
+    let scale = if scale >= SMALLEST_BLOCK_SCALE { scale } else { 1.0 };
+    for value in block {
+        let wide = value.to_f32();
+        let rounded = e2m1::round_magnitude(wide.abs() / scale) * scale;
+        *value = E::from_f32(if wide >= 0.0 { rounded } else { -rounded });
+    }
+}
+
+/// The larger of two magnitudes; NaN if one is, as torch's `amax` has it.
+#[inline(always)]
+fn larger(left: f32, right: f32) -> f32 {
+    if left > right || left.is_nan() { left } else { right }
+}

@@ -1,0 +1,7 @@
+//! What a worker leaves in its attempt's folder: events while it works, an outcome when it ends.
+
+mod process;
+mod reporter;
+
+pub use process::{cpu_seconds, host_name, peak_memory, stop_requested, watch_signals};
+pub use reporter::Reporter;

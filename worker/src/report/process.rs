@@ -1,0 +1,52 @@
+//! What the operating system says of this process, and what it is told to do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use qlaunch_shared::{Error, Result};
+use signal_hook::consts::{SIGTERM, SIGUSR2};
+
+/// Set by SIGTERM and SIGUSR2: stop at the next safe point, exit 85.
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Begins to listen for SIGTERM and SIGUSR2.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn watch_signals() -> Result<()> {
+    let flag = STOP.get_or_init(Arc::default);
+    for signal in [SIGTERM, SIGUSR2] {
+        signal_hook::flag::register(signal, Arc::clone(flag))
+            .map_err(|e| Error::bug(format!("cannot listen for signal {signal}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Whether somebody asked to stop.
+pub fn stop_requested() -> bool {
+    STOP.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// User and system CPU time of this process in seconds.
+pub fn cpu_seconds() -> f64 {
+    // Fields 14 and 15 of /proc/self/stat, counted behind the command's closing parenthesis.
+    let ticks = std::fs::read_to_string("/proc/self/stat").ok().and_then(|text| {
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?)
+    });
+    ticks.unwrap_or(0.0) / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Highest resident memory of this process so far in bytes, file pages included.
+pub fn peak_memory() -> u64 {
+    let kilobytes = std::fs::read_to_string("/proc/self/status").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("VmHWM:"))?.to_owned();
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// Name of this host.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
