@@ -5,4 +5,5 @@ mod ending;
 mod process;
 
 pub use backend::{Backend, Poll, Ticket};
+pub use ending::ending;
 pub use process::Processes;

@@ -2,9 +2,11 @@
 
 mod embedded;
 mod layer;
+mod library;
 mod settings;
 mod surroundings;
 
 pub use embedded::{template, template_names};
+pub use library::library;
 pub use settings::{Overrides, Profile, Settings};
 pub use surroundings::Surroundings;

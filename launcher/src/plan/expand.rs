@@ -45,8 +45,8 @@ pub struct PlannedJob {
     pub name: String,
     /// Name of its recipe; none for a baseline.
     pub recipe: Option<String>,
-    /// What it will do, from headers alone.
-    pub plan: Plan,
+    /// What it will do, from headers alone; none for a checkpoint that is only evaluated.
+    pub plan: Option<Plan>,
     /// What the worker is told.
     pub spec: JobSpec,
 }
@@ -106,12 +106,11 @@ fn expand_baseline(baseline: &Baseline, from: &Ingredients<'_>) -> Result<Planne
         let error = Error::input(message).at(from.file).key("baselines");
         return Err(error.hint(format!("write `baselines: [{}]`", plan.recipe)));
     }
-    Ok(PlannedJob { name: baseline.name.clone(), recipe: None, plan, spec: spec(&baseline.name, None, from)? })
+    Ok(PlannedJob { name: baseline.name.clone(), recipe: None, plan: Some(plan), spec: spec(&baseline.name, None, from)? })
 }
 
 fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<PlannedJob> {
-    let overrides: Vec<&str> = candidate.overrides.iter().map(String::as_str).collect();
-    let recipe = load_recipe(from.library, &candidate.recipe, &overrides)?;
+    let recipe = load_recipe(from.library, &candidate.recipe, &candidate.overrides)?;
     let resolved = resolve(from.model, Some(&recipe), SHARD_BYTES)?;
     let calibration = candidate.calibration.as_ref().or(from.sweep.calibration.as_ref());
     if let Some(own) = &candidate.calibration {
@@ -127,7 +126,7 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     let name = Some(recipe.name.clone());
     let quantize = Quantize { recipe, calibration, out: None, shard_bytes: SHARD_BYTES };
     let spec = spec(&candidate.name, Some(quantize), from)?;
-    Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: resolved.plan, spec })
+    Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
 }
 
 fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Result<JobSpec> {

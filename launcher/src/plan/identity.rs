@@ -29,7 +29,7 @@ pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<Strin
         let spec = serde_json::to_vec(&job.spec)
             .map_err(|error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name)))?;
         part(&spec);
-        part(job.plan.assignment.as_bytes());
+        part(job.plan.as_ref().map_or("", |plan| plan.assignment.as_str()).as_bytes());
     }
     // Weights are too large to hash on every start: size and time of change stand for them.
     for header in &model.files.headers {

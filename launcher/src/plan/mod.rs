@@ -4,6 +4,6 @@ mod expand;
 mod identity;
 mod render;
 
-pub use expand::{Ingredients, PlannedJob, PlannedRun, expand};
+pub use expand::{Ingredients, PlannedJob, PlannedRun, SHARD_BYTES, absolute, expand};
 pub use identity::run_name;
 pub use render::{Script, render};

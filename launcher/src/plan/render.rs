@@ -31,7 +31,6 @@ pub struct Script<'a> {
 pub fn render(script: &Script<'_>) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_keep_trailing_newline(true);
     environment.add_filter("shell", |value: String| quote(&value));
     let values = context! {
         run => script.run,
@@ -41,7 +40,15 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         worker => script.worker.display().to_string(),
         version => env!("CARGO_PKG_VERSION"),
     };
-    environment.render_str(script.template, values).map_err(|error| {
+    let rendered = environment.render_str(script.template, values);
+    let ended = |mut text: String| {
+        // The template engine drops the last newline, and a script without it is torn.
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
+    };
+    rendered.map(ended).map_err(|error| {
         let failure = Error::input(format!("the job template cannot be rendered: {error}")).at(script.origin);
         match error.line() {
             Some(line) => failure.line(line, 1),

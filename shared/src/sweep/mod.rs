@@ -15,3 +15,4 @@ pub use hints::next_steps;
 pub use judge::{Entrant, Judgement, Ran, judge};
 pub use portfolio::{Decision, GateResult, NUMERIC_KEYS, Portfolio, Recommendation, Row};
 pub use read::read_sweep;
+pub use reason::acceptance_words;

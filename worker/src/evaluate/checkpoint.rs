@@ -12,8 +12,8 @@ use crate::network::{CacheSide, Weights};
 use crate::ops::Backend;
 use crate::quantize::codec::{fp8, nvfp4};
 use crate::tensor::dtype::Element;
-use crate::tensor::host::StoredElement;
-use crate::tensor::{HostTensor, MappedCheckpoint};
+use crate::tensor::MappedCheckpoint;
+use crate::tensor::host::{HostTensor, StoredElement};
 
 /// Weights of a quantized or unquantized checkpoint, decoded to the model's type.
 pub struct CheckpointWeights<'a> {
@@ -190,7 +190,7 @@ impl ServedNumerics {
 /// # Errors
 /// The tensor's shape and the format do not go together.
 pub(super) fn round<B: Backend>(backend: &B, (format, amax): Served, x: &mut B::Tensor) -> Result<()> {
-    use crate::tensor::host::{Storage, for_each_dtype};
+    use crate::tensor::host::for_each_dtype;
     backend.edit(x, &mut |tensor| {
         let columns = tensor.shape().last().copied().unwrap_or(1);
         for_each_dtype!(Storage, tensor.storage_mut(), values => match format {

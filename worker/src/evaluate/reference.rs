@@ -12,8 +12,7 @@ use qlaunch_shared::checkpoint::{Header, Layout, PlannedTensor, read_header};
 use qlaunch_shared::{Error, Result};
 
 use crate::ops::Backend;
-use crate::tensor::HostTensor;
-use crate::tensor::host::{Elements, TensorView};
+use crate::tensor::host::{Elements, HostTensor, TensorView};
 use crate::tokens::Samples;
 
 const TENSOR: &str = "hidden";

@@ -4,7 +4,7 @@ use qlaunch_shared::Result;
 use qlaunch_shared::model::ModelConfig;
 
 use crate::ops::{Backend, RotaryTables};
-use crate::tensor::HostTensor;
+use crate::tensor::host::HostTensor;
 
 /// Tables for positions `0..length`: angles in f32, rounded to the model's type once, as transformers does.
 pub(super) fn tables<B: Backend>(

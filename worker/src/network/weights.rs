@@ -4,7 +4,8 @@ use qlaunch_shared::model::{Model, Module};
 use qlaunch_shared::{Error, Result};
 
 use crate::ops::Backend;
-use crate::tensor::{HostTensor, MappedCheckpoint};
+use crate::tensor::MappedCheckpoint;
+use crate::tensor::host::HostTensor;
 
 /// A source of weights in the model's own type.
 pub trait Weights: Sync {

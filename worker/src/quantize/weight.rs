@@ -4,7 +4,7 @@ use qlaunch_shared::numerics::Format;
 use qlaunch_shared::{Error, Result};
 
 use super::codec::{Source, amax, fp8, nvfp4};
-use crate::tensor::host::{Elements, TensorView, for_each_dtype};
+use crate::tensor::host::{TensorView, for_each_dtype};
 
 /// A tensor to be stored: suffix on the module's name, little-endian bytes.
 pub type StoredBytes = (&'static str, Vec<u8>);

@@ -86,7 +86,7 @@ impl<E: Source> Encoder<E> {
 pub fn decode<E: Element>(codes: &[u8], scale: f32, target: &mut [E]) -> Result<()> {
     check_lengths(target.len(), codes.len())?;
     // 256 products instead of one per element.
-    let values: Vec<E> = e4m3::VALUES.iter().map(|value| E::from_f32(value * scale)).collect();
+    let values = e4m3::VALUES.map(|value| E::from_f32(value * scale));
     codes.par_chunks(CHUNK).zip(target.par_chunks_mut(CHUNK)).for_each(|(codes, target)| {
         for (target, code) in target.iter_mut().zip(codes) {
             *target = values[usize::from(*code)];

@@ -61,10 +61,10 @@ unsafe fn accumulate(groups: usize, left: *const f32, right: *const f32, sums: (
             }
         }
     }
-    for (row, tile) in tile.into_iter().enumerate() {
-        for (half, sum) in tile.into_iter().enumerate() {
+    for (row, tile) in tile.iter().enumerate() {
+        for (half, sum) in tile.iter().enumerate() {
             // SAFETY: inside the tile.
-            unsafe { _mm256_storeu_ps(sums.0.add(row * sums.1 + half * LANES), sum) };
+            unsafe { _mm256_storeu_ps(sums.0.add(row * sums.1 + half * LANES), *sum) };
         }
     }
 }

@@ -27,12 +27,11 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
 /// The codes of a group, two a byte, each piece by its own row of steps.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn encode(rows: [&Row; PIECES], group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+pub(super) fn encode<'a>(row: impl Fn(usize) -> &'a Row, group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
     let (pieces, _) = group.as_chunks::<PIECE>();
     let (targets, _) = codes.as_chunks_mut::<{ PACKED * PIECE / 2 }>();
-    let quads = pieces.as_chunks::<PACKED>().0.iter().zip(rows.as_chunks::<PACKED>().0);
-    for ((pieces, rows), target) in quads.zip(targets) {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|at| bytes(rows[at], &pieces[at]));
+    for (quad, target) in targets.iter_mut().enumerate() {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|at| bytes(row(PACKED * quad + at), &pieces[PACKED * quad + at]));
         let packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
         // Packing works on 128-bit lanes: first all lower halves of the pieces, then all upper ones.
         let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

@@ -39,29 +39,39 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
 /// The codes of a group, two a byte, each piece by its own row of steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-pub(super) fn encode(rows: [&Row; PIECES], group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+pub(super) fn encode<'a>(row: impl Fn(usize) -> &'a Row, group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+    // Packing works on 128-bit lanes: lane i gets the bytes of the lanes i of all four vectors.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (quad, codes) in codes.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|pair| {
+            let pair = 4 * quad + pair;
+            bytes(load_rows(row(2 * pair), row(2 * pair + 1)), load(group, pair))
+        });
+        let packed = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+        let packed = _mm512_permutexvar_epi32(order, packed);
+        // SAFETY: `codes` has 64 bytes, and unaligned stores are asked for.
+        unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), packed) };
+    }
+}
+
+/// The codes of two pieces, two in each 32-bit word.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn bytes(steps: __m512i, bits: __m512i) -> __m512i {
     let one = _mm512_set1_epi16(1);
     // The second piece's steps begin at word 16.
     let second = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi16(16));
     let step = |code: i16| _mm512_or_si512(second, _mm512_set1_epi16(code - 1));
-    let (step_2, step_4, step_6) = (step(2), step(4), step(6));
-    let nibbles = _mm512_set1_epi32(16 << 16 | 1);
-    for (pair, codes) in codes.as_chunks_mut::<PIECE>().0.iter_mut().enumerate() {
-        let bits = load(group, pair);
-        let magnitude = _mm512_andnot_si512(_mm512_set1_epi16(i16::MIN), bits);
-        let steps = load_rows(rows[2 * pair], rows[2 * pair + 1]);
-        let passed = |at| _mm512_cmpgt_epi16_mask(magnitude, _mm512_permutexvar_epi16(at, steps));
-        let at = _mm512_mask_blend_epi16(passed(step_4), step_2, step_6);
-        // One step up or down, to the step of an odd code, whose place is the even code before it.
-        let at = _mm512_mask_add_epi16(_mm512_sub_epi16(at, one), passed(at), at, one);
-        let code = _mm512_and_si512(_mm512_mask_add_epi16(at, passed(at), at, one), _mm512_set1_epi16(7));
-        // As unsigned numbers, the bits of everything below zero are above those of −0.0.
-        let negative = _mm512_cmpgt_epu16_mask(bits, _mm512_set1_epi16(i16::MIN));
-        let code = _mm512_mask_add_epi16(code, negative, code, _mm512_set1_epi16(8));
-        let bytes = _mm512_cvtepi32_epi8(_mm512_madd_epi16(code, nibbles));
-        // SAFETY: `codes` has 16 bytes, and unaligned stores are asked for.
-        unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
-    }
+    let magnitude = _mm512_andnot_si512(_mm512_set1_epi16(i16::MIN), bits);
+    let passed = |at| _mm512_cmpgt_epi16_mask(magnitude, _mm512_permutexvar_epi16(at, steps));
+    let at = _mm512_mask_blend_epi16(passed(step(4)), step(2), step(6));
+    // One step up or down, to the step of an odd code, whose place is the even code before it.
+    let at = _mm512_mask_add_epi16(_mm512_sub_epi16(at, one), passed(at), at, one);
+    let code = _mm512_and_si512(_mm512_mask_add_epi16(at, passed(at), at, one), _mm512_set1_epi16(7));
+    // As unsigned numbers, the bits of everything below zero are above those of −0.0.
+    let negative = _mm512_cmpgt_epu16_mask(bits, _mm512_set1_epi16(i16::MIN));
+    let code = _mm512_mask_add_epi16(code, negative, code, _mm512_set1_epi16(8));
+    _mm512_madd_epi16(code, _mm512_set1_epi32(16 << 16 | 1))
 }
 
 /// Two pieces of a group, from piece `2 * pair` on.

@@ -42,13 +42,13 @@ pub fn simulate<E: Element>(values: &mut [E], columns: usize, amax: f32, block: 
 dispatched! {
     fn simulate_rows<E: Element>(rows: &mut [E], columns: usize, scales: Scales) {
         for row in rows.chunks_mut(columns) {
-            if scales.block == 16 {
-                // The same loop with a length known to the compiler.
-                let (blocks, rest) = row.as_chunks_mut::<16>();
-                blocks.iter_mut().for_each(|block| simulate_block(block, scales));
-                simulate_block(rest, scales);
-            } else {
-                row.chunks_mut(scales.block).for_each(|block| simulate_block(block, scales));
+            // Plain loops: the body of a closure would be compiled without the vector instructions.
+            for block in row.chunks_mut(scales.block) {
+                // A length known to the compiler makes vectors of the usual block.
+                match block.as_mut_array::<16>() {
+                    Some(block) => simulate_block(block, scales),
+                    None => simulate_block(block, scales),
+                }
             }
         }
     }
@@ -56,8 +56,9 @@ dispatched! {
 
 #[inline(always)]
 fn simulate_block<E: Element>(block: &mut [E], scales: Scales) {
-    let largest = block.iter().fold(0.0f32, |far, value| larger(far, value.to_f32().abs()));
-    let wished = largest / scales.sixfold;
+    // As integers the bits of NaN are above all others, so it wins as it does in torch's `amax`.
+    let bits = block.iter().fold(0, |far, value| far.max(value.to_f32().abs().to_bits()));
+    let wished = f32::from_bits(bits) / scales.sixfold;
     let bounded = if wished > e4m3::LARGEST { e4m3::LARGEST } else { wished };
     let scale = e4m3::round(bounded) * scales.tensor;
     let scale = if scale >= SMALLEST_BLOCK_SCALE { scale } else { 1.0 };
@@ -66,10 +67,4 @@ fn simulate_block<E: Element>(block: &mut [E], scales: Scales) {
         let rounded = e2m1::round_magnitude(wide.abs() / scale) * scale;
         *value = E::from_f32(if wide >= 0.0 { rounded } else { -rounded });
     }
-}
-
-/// The larger of two magnitudes; NaN if one is, as torch's `amax` has it.
-#[inline(always)]
-fn larger(left: f32, right: f32) -> f32 {
-    if left > right || left.is_nan() { left } else { right }
 }

@@ -17,6 +17,9 @@ pub(super) const PIECE: usize = 16;
 pub(super) const PIECES: usize = 16;
 /// Elements handled together.
 pub(super) const GROUP: usize = PIECE * PIECES;
+/// Groups whose scales are written before their codes: the elements are still in the first-level cache for the codes, and
+/// those need not wait for the divisions of their own scales.
+const BATCH: usize = 16;
 /// Up to this amax, every element that is not zero has a quotient that is not, so its sign is the code's sign: the smallest
 /// bf16 magnitude, 2^-133, over the largest block scale, 2^16 / 6, is above 2^-149.
 const LARGEST_AMAX: f32 = 65536.0;
@@ -55,21 +58,29 @@ impl Steps {
         source: &[u16],
         target: Encoded<'_>,
     ) -> usize {
-        match set.level() {
-            // SAFETY: an `InstructionSet` of this level exists only where the CPU has its instructions.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { self.encode_avx512(encoder, source, target) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { self.encode_avx2(encoder, source, target) },
+        match encoder.block / PIECE {
+            1 => self.encode_blocks::<E, 1>(set, encoder.tensor, source, target),
+            2 => self.encode_blocks::<E, 2>(set, encoder.tensor, source, target),
             _ => 0,
         }
     }
 
-    /// The rows of a group's pieces, by the scales of their blocks.
-    #[inline(always)]
-    fn rows_of(&self, codes: [u8; PIECES]) -> [&Row; PIECES] {
-        codes.map(|code| &self.rows[usize::from(code & 0x7f)])
+    fn encode_blocks<E: Source, const PIECES_PER_BLOCK: usize>(
+        &self,
+        set: InstructionSet,
+        tensor: TensorScale,
+        source: &[u16],
+        target: Encoded<'_>,
+    ) -> usize {
+        match set.level() {
+            // SAFETY: an `InstructionSet` of this level exists only where the CPU has its instructions.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { self.encode_avx512::<E, PIECES_PER_BLOCK>(tensor, source, target) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { self.encode_avx2::<E, PIECES_PER_BLOCK>(tensor, source, target) },
+            _ => 0,
+        }
     }
 }
 
@@ -79,16 +90,24 @@ macro_rules! encode_groups {
     ($name:ident, $kernel:ident, $features:literal) => {
         impl Steps {
             #[target_feature(enable = $features)]
-            fn $name<E: Source>(&self, encoder: &Encoder<E>, source: &[u16], target: Encoded<'_>) -> usize {
+            fn $name<E: Source, const PIECES_PER_BLOCK: usize>(
+                &self,
+                tensor: TensorScale,
+                source: &[u16],
+                target: Encoded<'_>,
+            ) -> usize {
+                let blocks = PIECES / PIECES_PER_BLOCK;
                 let groups = source.as_chunks::<GROUP>().0;
                 let codes = target.codes.as_chunks_mut::<{ GROUP / 2 }>().0;
-                let scales = target.scales.chunks_exact_mut(GROUP / encoder.block);
-                for ((group, codes), scales) in groups.iter().zip(codes).zip(scales) {
-                    let block_codes = block_codes(encoder, $kernel::largest(group));
-                    for (scale, code) in scales.iter_mut().zip(block_codes.iter().step_by(encoder.block / PIECE)) {
-                        *scale = *code;
+                let batches = groups.chunks(BATCH).zip(codes.chunks_mut(BATCH));
+                for ((groups, codes), scales) in batches.zip(target.scales.chunks_mut(BATCH * blocks)) {
+                    for (group, scales) in groups.iter().zip(scales.chunks_exact_mut(blocks)) {
+                        write_scales::<E, PIECES_PER_BLOCK>(tensor, $kernel::largest(group), scales);
                     }
-                    $kernel::encode(self.rows_of(block_codes), group, codes);
+                    for ((group, codes), scales) in groups.iter().zip(codes).zip(scales.chunks_exact(blocks)) {
+                        let row = |piece: usize| &self.rows[usize::from(scales[piece / PIECES_PER_BLOCK] & 0x7f)];
+                        $kernel::encode(row, group, codes);
+                    }
                 }
                 groups.len() * GROUP
             }
@@ -101,20 +120,17 @@ encode_groups!(encode_avx2, avx2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 encode_groups!(encode_avx512, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
 
-/// The scale of each piece's block.
+/// Writes the scales of the blocks of a group whose pieces have these largest magnitudes.
 #[inline(always)]
-fn block_codes<E: Source>(encoder: &Encoder<E>, mut largest: [u16; PIECES]) -> [u8; PIECES] {
-    let pieces_per_block = encoder.block / PIECE;
-    if pieces_per_block > 1 {
-        for block in largest.chunks_exact_mut(pieces_per_block) {
-            block.fill(block.iter().fold(0, |far, bits| far.max(*bits)));
-        }
+fn write_scales<E: Source, const PIECES_PER_BLOCK: usize>(
+    tensor: TensorScale,
+    largest: [u16; PIECES],
+    scales: &mut [u8],
+) {
+    for (scale, pieces) in scales.iter_mut().zip(largest.as_chunks::<PIECES_PER_BLOCK>().0) {
+        let bits = pieces.iter().fold(0, |far, bits| far.max(*bits));
+        *scale = tensor.block_code(E::of_magnitude_bits(bits.into()));
     }
-    let mut codes = [0; PIECES];
-    for (code, bits) in codes.iter_mut().zip(largest) {
-        *code = encoder.tensor.block_code(E::of_magnitude_bits(bits.into()));
-    }
-    codes
 }
 
 /// The steps under one block scale.

@@ -1,0 +1,37 @@
+# The lanes; .ci/run runs the same commands. `just` without a name lists them.
+
+default:
+    @just --list
+
+# Formatting, lints, house rules: a minute.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo test -q --locked -p qlaunch-tests --lib --test house
+
+# Every test of the workspace, through the real programs.
+test:
+    cargo build --workspace --locked
+    cargo test --workspace --locked
+
+# The main job as a person sees it, then vLLM and llama.cpp on what we export.
+real *FLAGS:
+    cargo build --workspace --locked
+    target/debug/qlaunch submit --cluster local --yes examples/sweeps/tiny-llama.yaml
+    tests/serving/run.sh {{FLAGS}}
+
+# Speed, against torch and memcpy in the same run.
+bench:
+    benches/run.sh
+
+# Rustdoc without a warning.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Licences, advisories, sources of the dependencies.
+deny:
+    cargo deny check
+
+# Everything, on a fresh machine too.
+ci *FLAGS:
+    .ci/run {{FLAGS}}

@@ -1,0 +1,60 @@
+//! The commands and the flags that all of them have.
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::eval::EvalArgs;
+use super::plan::PlanArgs;
+use super::portfolio::PortfolioArgs;
+use super::quantize::QuantizeArgs;
+use super::recipe::RecipeArgs;
+use super::submit::SubmitArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  qlaunch submit examples/sweeps/tiny-llama.yaml       from a sweep file to a judged portfolio
+  qlaunch portfolio                                    the newest portfolio again
+  qlaunch plan MODEL --recipe general/ptq/fp8_default-kv_fp8
+  qlaunch quantize MODEL --recipe general/ptq/fp8_default-kv_fp8 --calib text.jsonl --out DIR
+  qlaunch eval DIR --data text.txt --reference MODEL
+  qlaunch recipe list
+
+Exit codes: 0 ok, 1 bug, 2 usage, 3 config or input, 10 gate failed, 11 some candidates failed, 20 unreachable,
+21 login needed, 22 refused by the scheduler, 30 interrupted.";
+
+/// A build system for quantized checkpoints: from a sweep file to a judged portfolio.
+#[derive(Debug, Parser)]
+#[command(name = "qlaunch", version, after_help = EXAMPLES, max_term_width = 120)]
+pub struct Arguments {
+    /// What to print on stdout: text for people, or one JSON document for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What stdout is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables and sentences.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, measure and judge every candidate of a sweep file.
+    Submit(SubmitArgs),
+    /// Show the portfolio of a run.
+    Portfolio(PortfolioArgs),
+    /// Tell what a recipe will do to a model, from headers alone.
+    Plan(PlanArgs),
+    /// Make one quantized checkpoint.
+    Quantize(QuantizeArgs),
+    /// Measure the perplexity of a model or checkpoint.
+    Eval(EvalArgs),
+    /// List and show recipes.
+    Recipe(RecipeArgs),
+}

@@ -1,0 +1,165 @@
+//! `qlaunch quantize`: makes one quantized checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use qlaunch_shared::assign::resolve;
+use qlaunch_shared::model::Model;
+use qlaunch_shared::protocol::{self, JobSpec, NumericPath, Outcome, Quantize, Resources, TokenSource, VerdictKind};
+use qlaunch_shared::{Error, Result};
+
+use super::main::Context;
+use super::plan::RecipeChoice;
+use super::values::{count, numeric_path, size};
+use crate::config::{Overrides, Settings};
+use crate::plan::{PlannedJob, SHARD_BYTES, absolute};
+use crate::session::{Setup, Single, carry_out_single};
+use crate::ui::{Watch, bytes, coverage};
+
+const EXAMPLES: &str = "\
+Examples:
+  qlaunch quantize models/tiny --recipe general/ptq/fp8_default-kv_fp8 --calib text.jsonl --out out/fp8
+  qlaunch quantize models/tiny --recipe w4a16_nvfp4 --out out/nvfp4            weights only: no calibration";
+
+/// Makes a checkpoint that vLLM and others load, and checks it.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct QuantizeArgs {
+    /// Folder of the source model.
+    model: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeChoice,
+    /// Calibration data: .jsonl with `text`, .txt, or .npy of token ids. Weight-only recipes need none.
+    #[arg(long, value_name = "FILE")]
+    calib: Option<PathBuf>,
+    /// Folder of the checkpoint; must be absent or empty.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Use at most this many samples [default: 512, or all of an .npy].
+    #[arg(long, value_name = "N", value_parser = count)]
+    samples: Option<usize>,
+    /// Tokens per sample [default: 512, or those of an .npy].
+    #[arg(long, value_name = "L", value_parser = count)]
+    seq_len: Option<usize>,
+    /// Samples that go through a layer together; changes speed and memory, never bytes.
+    #[arg(long, value_name = "B", default_value_t = 8, value_parser = count)]
+    batch_size: usize,
+    /// Largest size of one safetensors file, as in `10GB` or `2GiB`.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_shard_size: Option<u64>,
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+}
+
+/// What the worker may use.
+#[derive(Debug, Args)]
+pub struct ResourceArgs {
+    /// CPU threads; all cores if not given.
+    #[arg(long, value_name = "T", value_parser = count)]
+    pub threads: Option<usize>,
+    /// Instruction set of all results: avx512bf16, avx2 or portable; the CPU's best if not given.
+    #[arg(long, value_name = "PATH", value_parser = numeric_path)]
+    pub numeric_path: Option<NumericPath>,
+    /// Answers every question with yes.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
+    let overrides = Overrides { runs: None, threads: args.resources.threads };
+    let settings = Settings::load("local", &context.around, &overrides)?;
+    let setup = Setup::from_settings(&settings, &context.around, false)?;
+    let job = job(args, context, settings.profile.threads)?;
+    if let Some(plan) = &job.plan {
+        context.screen.say(&format!("{} · {}", plan.recipe, coverage(plan)));
+        let notes: Vec<String> = plan.notes.iter().map(|note| format!("  {note}")).collect();
+        notes.iter().for_each(|note| context.screen.say(note));
+    }
+    let single = Single { job, scratch: std::env::temp_dir() };
+    let outcome = {
+        let mut watch = Watch::new(&mut context.screen, ["quantize".to_owned()]);
+        carry_out_single(single, &setup, &mut watch)?
+    };
+    show(&outcome, &args.out, context)?;
+    let failed = outcome.gates.iter().any(|gate| gate.verdict == VerdictKind::Fail);
+    Ok(if failed { qlaunch_shared::ErrorKind::Gate.exit_code() } else { 0 })
+}
+
+fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result<PlannedJob> {
+    refuse_full_folder(&args.out)?;
+    let model = Model::open(&args.model)?;
+    let recipe = args.recipe.load(&context.around)?;
+    let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
+    let resolved = resolve(&model, Some(&recipe), shard_bytes)?;
+    let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
+    if needed && args.calib.is_none() {
+        return Err(Error::usage(format!("the recipe `{}` needs calibration data", recipe.name))
+            .hint("add `--calib FILE` with .jsonl, .txt or .npy data"));
+    }
+    let calibration = args.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
+    let (name, model) = (recipe.name.clone(), absolute(&args.model)?);
+    let out = Some(context.around.project.join(&args.out));
+    let numeric_path = args.resources.numeric_path;
+    Ok(PlannedJob {
+        name: "quantize".to_owned(),
+        recipe: Some(name),
+        plan: Some(resolved.plan),
+        spec: JobSpec {
+            version: protocol::VERSION,
+            run: "quantize".to_owned(),
+            candidate: "quantize".to_owned(),
+            model,
+            quantize: Some(Quantize { recipe, calibration, out, shard_bytes }),
+            evaluate: None,
+            resources: Resources { threads, numeric_path },
+        },
+    })
+}
+
+fn calibration(data: &Path, args: &QuantizeArgs) -> Result<TokenSource> {
+    Ok(TokenSource {
+        data: absolute(data)?,
+        samples: args.samples,
+        seq_len: args.seq_len,
+        batch_size: args.batch_size,
+        seed: 0,
+    })
+}
+
+/// Found now rather than after the calibration; the worker checks again.
+fn refuse_full_folder(out: &Path) -> Result<()> {
+    let mut entries = match std::fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("use the output folder", out, &error)),
+    };
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::input("the output folder is not empty").at(out).hint("choose another `--out`, or empty it")),
+    }
+}
+
+fn show(outcome: &Outcome, out: &Path, context: &mut Context) -> Result<()> {
+    if context.screen.json {
+        return context.screen.document(outcome);
+    }
+    for gate in &outcome.gates {
+        let word = match gate.verdict {
+            VerdictKind::Pass => "pass",
+            VerdictKind::Fail => "FAIL",
+            VerdictKind::Indeterminate => "unclear",
+        };
+        context.screen.data(&format!("gate {:12} {word:8} {}", gate.gate, gate.evidence.join("; ")))?;
+    }
+    if let Some(checkpoint) = &outcome.checkpoint {
+        context.screen.data(&format!(
+            "{} · {} ({:.2}×) · {:.1} bits",
+            out.display(),
+            bytes(checkpoint.bytes),
+            checkpoint.ratio,
+            checkpoint.effective_bits
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The serving lane: what qlaunch exports is loaded and run by vLLM and llama.cpp, and our own evaluation agrees with vLLM's.
+#   run.sh           FP8 and NVFP4 of the example model
+#   run.sh --full    all four recipes, and two random models of other families
+# Environment: QLAUNCH (the built program; default target/debug/qlaunch), QLAUNCH_CLIENTS (see install.sh).
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+root=$(dirname "$(dirname "$here")")
+qlaunch=${QLAUNCH:-${CARGO_TARGET_DIR:-$root/target}/debug/qlaunch}
+python=${QLAUNCH_CLIENTS:-$HOME/.cache/qlaunch/clients}/venv/bin/python
+text=$root/examples/data/heldout.txt
+model=$root/examples/models/tiny-llama
+recipes=(fp8_default-kv_fp8 nvfp4_default-kv_fp8)
+[ "${1:-}" = --full ] && recipes+=(nvfp4_mlp_only-kv_fp8 nvfp4_weight_only-kv_fp16)
+[ -x "$qlaunch" ] || { echo "error: no $qlaunch; hint: cargo build --workspace" >&2; exit 3; }
+
+"$here/install.sh"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+quantize() { # model recipe calibration
+    "$qlaunch" quantize "$1" --recipe "general/ptq/$2" --calib "$3" --out "$work/$(basename "$1")-$2" --yes --format json \
+        >/dev/null
+}
+
+# vLLM loads and runs every checkpoint of a model, and scores the same windows as `qlaunch eval`.
+check_with_vllm() { # model checkpoint…
+    local model=$1
+    shift
+    "$here/check-vllm.sh" "$@" --reference "$model" --text "$text" --json "$work/vllm.json" --ids "$work/ids.npy" || failed=1
+    for checkpoint in "$model" "$@"; do
+        "$qlaunch" eval "$checkpoint" --data "$work/ids.npy" --format json >"$work/ours.json"
+        "$python" "$here/compare.py" "$checkpoint" "$work/ours.json" "$work/vllm.json" || failed=1
+    done
+}
+
+checkpoints=()
+for recipe in "${recipes[@]}"; do
+    quantize "$model" "$recipe" "$root/examples/data/calib_tokens.npy"
+    checkpoints+=("$work/tiny-llama-$recipe")
+done
+check_with_vllm "$model" "${checkpoints[@]}"
+for checkpoint in "${checkpoints[@]}"; do
+    "$here/check-llamacpp.sh" "$checkpoint" --text "$text" --max-ppl 200 || failed=1
+done
+
+if [ "${1:-}" = --full ]; then
+    (cd "$root" && cargo run -q --locked -p qlaunch-tests --example random_models -- "$work/random")
+    for name in llama3-rope-tied-sharded qwen2-biases-tied qwen3-head-norms-yarn mistral-wide-heads-sharded; do
+        random=$work/random/$name
+        for recipe in "${recipes[@]}"; do
+            quantize "$random" "$recipe" "$root/tests/golden/random-models/$name.npy"
+        done
+        check_with_vllm "$random" "${recipes[@]/#/$work/$name-}"
+    done
+fi
+exit $failed
