@@ -138,7 +138,7 @@ fn a_config_of_an_unknown_family_is_named() {
         config["model_type"] = "gpt_neox".into();
         config["architectures"] = serde_json::json!(["GPTNeoXForCausalLM"]);
     });
-    bench.assert_refused(&["config.json", "GPTNeoX"]);
+    bench.assert_refused(&["config.json", "gpt_neox"]);
 }
 
 #[test]

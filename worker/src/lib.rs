@@ -1,6 +1,16 @@
 //! The worker: one binary for every node.
+//!
+//! Floors, each importing only from those below: cli › run › evaluate, export › quantize, calibrate › network › ops ›
+//! tensor, tokens; `report` speaks to the run folder and is known to `run` alone.
 
+pub mod calibrate;
+pub mod cli;
+pub mod evaluate;
+pub mod export;
+pub mod network;
 pub mod ops;
 pub mod quantize;
+pub mod report;
+pub mod run;
 pub mod tensor;
 pub mod tokens;

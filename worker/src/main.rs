@@ -1,3 +1,7 @@
 //! The worker's entry point.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    qlaunch_worker::cli::main()
+}

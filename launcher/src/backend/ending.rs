@@ -3,7 +3,7 @@
 use qlaunch_shared::protocol::{Outcome, Status};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use super::backend::Ticket;
+use super::contract::Ticket;
 use crate::journal::Ending;
 use crate::transport::Transport;
 

@@ -1,9 +1,9 @@
 //! Where jobs run: each backend can submit, find, poll and cancel.
 
-mod backend;
+mod contract;
 mod ending;
 mod process;
 
-pub use backend::{Backend, Poll, Ticket};
+pub use contract::{Backend, Poll, Ticket};
 pub use ending::ending;
 pub use process::Processes;

@@ -2,7 +2,7 @@
 
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use super::backend::{Backend, Poll, Ticket};
+use super::contract::{Backend, Poll, Ticket};
 use super::ending::ending;
 use crate::journal::Handle;
 use crate::transport::Transport;

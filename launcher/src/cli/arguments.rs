@@ -18,8 +18,8 @@ Examples:
   qlaunch eval DIR --data text.txt --reference MODEL
   qlaunch recipe list
 
-Exit codes: 0 ok, 1 bug, 2 usage, 3 config or input, 10 gate failed, 11 some candidates failed, 20 unreachable,
-21 login needed, 22 refused by the scheduler, 30 interrupted.";
+Exit codes: 0 ok, 1 bug, 2 usage, 3 config or input, 10 gate failed, 11 some candidates failed,
+20 unreachable, 21 login needed, 22 refused by the scheduler, 30 interrupted.";
 
 /// A build system for quantized checkpoints: from a sweep file to a judged portfolio.
 #[derive(Debug, Parser)]

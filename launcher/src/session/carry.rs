@@ -88,7 +88,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
     runtime.block_on(async {
         let mut drive = Drive::new(run, setup, (journal, &lines), (Processes::over(Local), Local), listener);
         drive.open().await?;
-        drive.to_the_end().await?;
+        drive.work().await?;
         Ok(drive.into_carried())
     })
 }

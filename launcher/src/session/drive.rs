@@ -111,7 +111,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     }
 
     /// Works until the run is over or stopped.
-    pub async fn to_the_end(&mut self) -> Result<()> {
+    pub async fn work(&mut self) -> Result<()> {
         let mut stops = Stops::listen()?;
         loop {
             self.act().await?;

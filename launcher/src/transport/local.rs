@@ -9,7 +9,7 @@ use std::time::Duration;
 use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::process::Command;
 
-use super::transport::{CommandOutput, Transport};
+use super::contract::{CommandOutput, Transport};
 
 /// Longest that a command of ours may take; jobs are started in the background and do not count.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! Files and commands of a host, near or far.
 
+mod contract;
 mod local;
-mod transport;
 
+pub use contract::{CommandOutput, Transport};
 pub use local::Local;
-pub use transport::{CommandOutput, Transport};

@@ -51,7 +51,7 @@ fn word(standing: Standing) -> Option<&'static str> {
     match standing {
         Standing::Done => Some("done"),
         Standing::Kept => Some("done before"),
-        Standing::Failed => Some("failed"),
-        Standing::Waiting | Standing::Running => None,
+        // Why it failed has a line of its own.
+        Standing::Failed | Standing::Waiting | Standing::Running => None,
     }
 }

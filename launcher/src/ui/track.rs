@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use qlaunch_shared::Error;
 use qlaunch_shared::protocol::{Event, EventBody, Level, Phase};
 
 use crate::follow::Said;
@@ -110,11 +111,6 @@ impl Track {
         (self.jobs.len() > 1).then_some(job)
     }
 
-    /// A job by its name.
-    pub fn job(&self, name: &str) -> Option<&Progress> {
-        self.jobs.iter().find(|job| job.name == name)
-    }
-
     /// How many jobs stand somewhere.
     pub fn count(&self, standing: Standing) -> usize {
         self.jobs.iter().filter(|job| job.standing == standing).count()
@@ -214,14 +210,17 @@ pub fn line(notice: &Notice<'_>) -> Option<(Level, String)> {
         Notice::TakenOver { job, attempt } => (Level::Info, format!("{job}: still running (attempt {attempt}), watched again")),
         Notice::Started { job, attempt } if *attempt > 1 => (Level::Info, format!("{job}: attempt {attempt}")),
         Notice::Ended { job, ending: Ending::Lost { error } } => (Level::Warning, format!("{job}: {}", error.message)),
-        Notice::Ended { job, ending: Ending::Failed { error } } | Notice::GivenUp { job, error } => {
-            (Level::Warning, format!("{job} failed: {}", error.message))
-        }
+        Notice::Ended { job, ending: Ending::Failed { error } } => failure(job, error),
+        Notice::GivenUp { job, error } => failure(job, error),
         Notice::Ended { job, ending: Ending::Interrupted } => (Level::Info, format!("{job}: stopped at a safe point")),
         Notice::Stopping => (Level::Info, "stopping; press Ctrl-C again to stop at once".to_owned()),
         Notice::Said { job, said } => return said_line(job, said),
         _ => return None,
     })
+}
+
+fn failure(job: &str, error: &Error) -> (Level, String) {
+    (Level::Warning, format!("{job} failed: {}", error.message))
 }
 
 fn said_line(job: &str, said: &Said) -> Option<(Level, String)> {

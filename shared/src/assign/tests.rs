@@ -110,7 +110,7 @@ fn mixed_numerics_in_a_fused_group_are_refused_with_the_group_named() {
 fn numerics_without_a_codec_are_refused_by_quantizer() {
     let error = own(json!([
         { "quantizer_name": "*", "enable": false },
-        { "quantizer_name": "*weight_quantizer", "cfg": { "num_bits": 3 } },
+        { "quantizer_name": "*_proj.weight_quantizer", "cfg": { "num_bits": 3 } },
     ]))
     .unwrap_err();
     assert!(error.message.contains("no codec for"), "{error}");

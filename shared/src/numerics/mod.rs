@@ -9,3 +9,6 @@ pub use attributes::{Axis, Fault, HighPrecision, NumBits, QuantizerAttributes, R
 pub use blocks::{Bias, BiasMethod, BlockSizes};
 pub use field::Field;
 pub use format::{Format, StoredPart};
+
+#[cfg(test)]
+mod attributes_tests;

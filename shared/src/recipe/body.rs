@@ -57,7 +57,11 @@ pub struct Metadata {
     /// What the recipe describes.
     pub recipe_type: RecipeType,
     /// What it is for, in a sentence or two.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::numerics::field::given")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::numerics::field::given"
+    )]
     pub description: Option<String>,
 }
 
@@ -79,8 +83,13 @@ pub enum RecipeType {
 
 impl RecipeType {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Ptq, Self::AutoQuantize, Self::SpeculativeEagle, Self::SpeculativeDflash, Self::SpeculativeMedusa];
+    pub const ALL: [Self; 5] = [
+        Self::Ptq,
+        Self::AutoQuantize,
+        Self::SpeculativeEagle,
+        Self::SpeculativeDflash,
+        Self::SpeculativeMedusa,
+    ];
 
     /// The spelling in `metadata.recipe_type`.
     pub const fn name(self) -> &'static str {
@@ -106,7 +115,10 @@ impl RecipeType {
 
     /// Whether it trains a draft model, which is recognised but not done here.
     pub const fn is_speculative(self) -> bool {
-        matches!(self, Self::SpeculativeEagle | Self::SpeculativeDflash | Self::SpeculativeMedusa)
+        matches!(
+            self,
+            Self::SpeculativeEagle | Self::SpeculativeDflash | Self::SpeculativeMedusa
+        )
     }
 }
 
@@ -143,8 +155,11 @@ impl Recipe {
     pub fn with_kv_cache(mut self, library: &Library, name: &str) -> Result<Self> {
         let appended = QuantizeConfig::kv_cache(library, name)?;
         let (Body::Quantize(config), Form::Preset) = (&mut self.body, self.form) else {
-            return Err(Error::usage(format!("the recipe `{}` decides about its KV cache itself", self.name))
-                .hint("leave out `--kv-cache`, or start from a preset such as `fp8` or `nvfp4`"));
+            return Err(Error::usage(format!(
+                "the recipe `{}` decides about its KV cache itself",
+                self.name
+            ))
+            .hint("leave out `--kv-cache`, or start from a preset such as `fp8` or `nvfp4`"));
         };
         if let Some(appended) = appended {
             config.append(appended);
@@ -160,7 +175,10 @@ impl Recipe {
     pub fn resolved_json(&self) -> Result<Value> {
         let failed = |error: serde_json::Error| Error::bug(format!("a recipe did not become JSON: {error}"));
         let mut fields = Map::new();
-        fields.insert("metadata".to_owned(), serde_json::to_value(&self.metadata).map_err(failed)?);
+        fields.insert(
+            "metadata".to_owned(),
+            serde_json::to_value(&self.metadata).map_err(failed)?,
+        );
         match &self.body {
             Body::Quantize(config) => {
                 let config = serde_json::to_value(config).map_err(failed)?;
@@ -170,9 +188,15 @@ impl Recipe {
                 };
             }
             Body::AutoQuantize { baseline, search } => {
-                fields.insert("auto_quantize".to_owned(), serde_json::to_value(search).map_err(failed)?);
+                fields.insert(
+                    "auto_quantize".to_owned(),
+                    serde_json::to_value(search).map_err(failed)?,
+                );
                 if let Some(baseline) = baseline {
-                    fields.insert("quantize".to_owned(), serde_json::to_value(baseline).map_err(failed)?);
+                    fields.insert(
+                        "quantize".to_owned(),
+                        serde_json::to_value(baseline).map_err(failed)?,
+                    );
                 }
             }
             Body::Training(sections) => fields.extend(sections.clone()),

@@ -103,7 +103,12 @@ impl TryFrom<ConfigForm> for QuantizeConfig {
             Some(entries) => entries,
             None => vec![default_entry()?],
         };
-        Ok(Self { quant_cfg, algorithm, effective_bits, written })
+        Ok(Self {
+            quant_cfg,
+            algorithm,
+            effective_bits,
+            written,
+        })
     }
 }
 
@@ -116,7 +121,12 @@ fn default_entry() -> Result<QuantizerEntry, String> {
 
 impl From<QuantizeConfig> for ConfigForm {
     fn from(config: QuantizeConfig) -> Self {
-        let QuantizeConfig { quant_cfg, algorithm, effective_bits, written } = config;
+        let QuantizeConfig {
+            quant_cfg,
+            algorithm,
+            effective_bits,
+            written,
+        } = config;
         Self {
             algorithm: match algorithm {
                 _ if !written.algorithm => Field::Unset,

@@ -77,10 +77,19 @@ pub fn define(library: &Library, name_or_path: &str) -> Result<Definition> {
         return recipe(library, name_or_path);
     }
     let schema = file.schema.unwrap_or(Schema::Any);
-    let kind = if file.schema.is_some() { Kind::Snippet } else { Kind::Configuration };
+    let kind = if file.schema.is_some() {
+        Kind::Snippet
+    } else {
+        Kind::Configuration
+    };
     let node = Resolver::new(library).resolve(file, schema)?;
     let content = plain(content(&node, schema)?);
-    Ok(Definition { name: location.name(), kind, content, notes: Vec::new() })
+    Ok(Definition {
+        name: location.name(),
+        kind,
+        content,
+        notes: Vec::new(),
+    })
 }
 
 fn recipe(library: &Library, name_or_path: &str) -> Result<Definition> {
@@ -89,7 +98,12 @@ fn recipe(library: &Library, name_or_path: &str) -> Result<Definition> {
         Form::Recipe => Kind::Recipe(recipe.metadata.recipe_type),
         Form::Preset => Kind::Preset,
     };
-    Ok(Definition { content: recipe.resolved_json()?, name: recipe.name, kind, notes: recipe.notes })
+    Ok(Definition {
+        content: recipe.resolved_json()?,
+        name: recipe.name,
+        kind,
+        notes: recipe.notes,
+    })
 }
 
 /// A snippet as its type prints it.
@@ -113,9 +127,16 @@ fn content(node: &Node, schema: Schema) -> Result<Value> {
 pub fn list(library: &Library) -> Result<Vec<Listing>> {
     let listing = |name: &String| {
         let definition = define(library, name)?;
-        let description = definition.content.pointer("/metadata/description").and_then(Value::as_str);
+        let description = definition
+            .content
+            .pointer("/metadata/description")
+            .and_then(Value::as_str);
         let description = description.unwrap_or_default().trim().to_owned();
-        Ok(Listing { name: name.clone(), kind: definition.kind, description })
+        Ok(Listing {
+            name: name.clone(),
+            kind: definition.kind,
+            description,
+        })
     };
     library.names().iter().map(listing).collect()
 }

@@ -73,8 +73,11 @@ impl EntryForm {
     /// The rules of ModelOpt's `QuantizerCfgEntry`.
     pub fn entry(self) -> Result<QuantizerEntry, Fault> {
         let enable = self.enable.unwrap_or(true);
-        let written =
-            Written { parent_class: !self.parent_class.is_unset(), cfg: !self.cfg.is_unset(), enable: self.enable.is_some() };
+        let written = Written {
+            parent_class: !self.parent_class.is_unset(),
+            cfg: !self.cfg.is_unset(),
+            enable: self.enable.is_some(),
+        };
         if !written.cfg && !written.enable {
             let message = "an entry needs `cfg`, `enable` or both: a name alone changes nothing".to_owned();
             return Err(Fault { key: "", message });
@@ -82,7 +85,10 @@ impl EntryForm {
         let cfg = match self.cfg {
             Field::Set(cfg) if cfg.is_empty() && enable => {
                 let message = "an empty `cfg` says nothing: leave it out to keep the attributes, or set `enable: false`";
-                return Err(Fault { key: "cfg", message: message.to_owned() });
+                return Err(Fault {
+                    key: "cfg",
+                    message: message.to_owned(),
+                });
             }
             Field::Set(cfg) if !cfg.is_empty() => cfg,
             _ => QuantizerCfg::None,
@@ -129,7 +135,14 @@ impl TryFrom<EntryForm> for QuantizerEntry {
 
 impl From<QuantizerEntry> for EntryForm {
     fn from(entry: QuantizerEntry) -> Self {
-        let QuantizerEntry { quantizer_name, parent_class, cfg, enable, origin, written } = entry;
+        let QuantizerEntry {
+            quantizer_name,
+            parent_class,
+            cfg,
+            enable,
+            origin,
+            written,
+        } = entry;
         Self {
             cfg: match cfg {
                 QuantizerCfg::None if written.cfg => Field::Null,

@@ -26,7 +26,10 @@ enum Segment {
 enum Token {
     Char(char),
     Any,
-    Set { negated: bool, ranges: Vec<(char, char)> },
+    Set {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
 }
 
 impl Pattern {
@@ -57,16 +60,26 @@ impl Pattern {
                 segment.push(token);
             }
         }
-        Self { segments: segments.into_iter().map(Segment::new).collect() }
+        Self {
+            segments: segments.into_iter().map(Segment::new).collect(),
+        }
     }
 
     /// Whether a name fits.
     pub fn matches(&self, name: &str) -> bool {
-        let Some((first, others)) = self.segments.split_first() else { return name.is_empty() };
-        let Some(mut rest) = first.strip_from(name) else { return false };
-        let Some((last, middle)) = others.split_last() else { return rest.is_empty() };
+        let Some((first, others)) = self.segments.split_first() else {
+            return name.is_empty();
+        };
+        let Some(mut rest) = first.strip_from(name) else {
+            return false;
+        };
+        let Some((last, middle)) = others.split_last() else {
+            return rest.is_empty();
+        };
         // The last segment is anchored at the end, so it is taken off before the middle ones look for room.
-        let Some(tail) = last.cut_from_end(rest) else { return false };
+        let Some(tail) = last.cut_from_end(rest) else {
+            return false;
+        };
         rest = &rest[..tail];
         middle.iter().all(|segment| match segment.find_in(rest) {
             Some(end) => {
@@ -96,7 +109,8 @@ impl Segment {
             Self::Literal(literal) => text.strip_prefix(literal.as_str()),
             Self::Tokens(tokens) => {
                 let mut chars = text.chars();
-                tokens.iter().all(|token| chars.next().is_some_and(|c| token.fits(c))).then(|| chars.as_str())
+                let fits = tokens.iter().all(|token| chars.next().is_some_and(|c| token.fits(c)));
+                fits.then_some(chars.as_str())
             }
         }
     }
@@ -104,11 +118,16 @@ impl Segment {
     /// Where this segment starts, if the text ends with it.
     fn cut_from_end(&self, text: &str) -> Option<usize> {
         match self {
-            Self::Literal(literal) => text.ends_with(literal.as_str()).then(|| text.len() - literal.len()),
+            Self::Literal(literal) => text
+                .ends_with(literal.as_str())
+                .then(|| text.len() - literal.len()),
             Self::Tokens(tokens) => {
                 let mut chars = text.chars();
-                let fits = tokens.iter().rev().all(|token| chars.next_back().is_some_and(|c| token.fits(c)));
-                fits.then(|| chars.as_str().len())
+                let fits = tokens
+                    .iter()
+                    .rev()
+                    .all(|token| chars.next_back().is_some_and(|c| token.fits(c)));
+                fits.then_some(chars.as_str().len())
             }
         }
     }
@@ -117,9 +136,10 @@ impl Segment {
     fn find_in(&self, text: &str) -> Option<usize> {
         match self {
             Self::Literal(literal) => text.find(literal.as_str()).map(|start| start + literal.len()),
-            Self::Tokens(_) => text
-                .char_indices()
-                .find_map(|(start, _)| self.strip_from(&text[start..]).map(|rest| text.len() - rest.len())),
+            Self::Tokens(_) => text.char_indices().find_map(|(start, _)| {
+                self.strip_from(&text[start..])
+                    .map(|rest| text.len() - rest.len())
+            }),
         }
     }
 }
@@ -129,7 +149,9 @@ impl Token {
         match self {
             Self::Char(own) => *own == c,
             Self::Any => true,
-            Self::Set { negated, ranges } => ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated,
+            Self::Set { negated, ranges } => {
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
+            }
         }
     }
 }

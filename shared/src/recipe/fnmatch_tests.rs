@@ -12,7 +12,8 @@ fn by_definition(name: &[char], pattern: &[char]) -> bool {
         ['?', rest @ ..] => !name.is_empty() && by_definition(&name[1..], rest),
         ['[', rest @ ..] => match closing_bracket(rest, 0) {
             Some(end) => {
-                name.first().is_some_and(|c| set(&rest[..end]).fits(*c)) && by_definition(&name[1..], &rest[end + 1..])
+                name.first().is_some_and(|c| set(&rest[..end]).fits(*c))
+                    && by_definition(&name[1..], &rest[end + 1..])
             }
             None => name.first() == Some(&'[') && by_definition(&name[1..], rest),
         },
@@ -43,9 +44,18 @@ proptest! {
 
 #[test]
 fn a_star_crosses_dots() {
-    assert!(fnmatch("model.layers.0.mlp.up_proj.weight_quantizer", "*mlp*weight_quantizer"));
-    assert!(fnmatch("model.layers.0.self_attn.k_bmm_quantizer", "*[kv]_bmm_quantizer"));
-    assert!(!fnmatch("model.layers.0.self_attn.q_bmm_quantizer", "*[kv]_bmm_quantizer"));
+    assert!(fnmatch(
+        "model.layers.0.mlp.up_proj.weight_quantizer",
+        "*mlp*weight_quantizer"
+    ));
+    assert!(fnmatch(
+        "model.layers.0.self_attn.k_bmm_quantizer",
+        "*[kv]_bmm_quantizer"
+    ));
+    assert!(!fnmatch(
+        "model.layers.0.self_attn.q_bmm_quantizer",
+        "*[kv]_bmm_quantizer"
+    ));
 }
 
 #[test]

@@ -41,7 +41,12 @@ type Scope = Vec<(String, Rc<Snippet>)>;
 impl<'a> Resolver<'a> {
     /// A resolver that has seen nothing.
     pub fn new(library: &'a Library) -> Self {
-        Self { library, resolved: HashMap::new(), chain: Vec::new(), cost: 0 }
+        Self {
+            library,
+            resolved: HashMap::new(),
+            chain: Vec::new(),
+            cost: 0,
+        }
     }
 
     /// The body of a file with everything imported in place.
@@ -61,7 +66,9 @@ impl<'a> Resolver<'a> {
             return Err(self.cycle(&file.identity));
         }
         self.chain.push(file.identity.clone());
-        let inherited = outer.iter().filter(|import| !file.imports.iter().any(|own| own.name == import.name));
+        let inherited = outer
+            .iter()
+            .filter(|import| !file.imports.iter().any(|own| own.name == import.name));
         let scope: Result<Scope> = file
             .imports
             .iter()
@@ -83,7 +90,8 @@ impl<'a> Resolver<'a> {
             let names = self.library.names();
             let hint = match closest(&import.path, names.iter().map(String::as_str)) {
                 Some(name) => format!("did you mean `{name}`?"),
-                None => "paths are relative to the working folder or to the library (`qlaunch recipe list`)".to_owned(),
+                None => "paths are relative to the working folder or to the library (`qlaunch recipe list`)"
+                    .to_owned(),
             };
             located(error).hint(hint)
         })?;
@@ -92,7 +100,9 @@ impl<'a> Resolver<'a> {
             return Err(located(self.cycle(&identity)));
         }
         if self.chain.len() >= MAX_CHAIN {
-            return Err(located(Error::input(format!("more than {MAX_CHAIN} files import one another in a chain"))));
+            return Err(located(Error::input(format!(
+                "more than {MAX_CHAIN} files import one another in a chain"
+            ))));
         }
         if let Some(snippet) = self.resolved.get(&identity) {
             return Ok(Rc::clone(snippet));
@@ -109,25 +119,40 @@ impl<'a> Resolver<'a> {
         let within = |error: Error| error.context(format!("in the import `{}`", import.name));
         let node = self.resolve(raw, schema).map_err(within)?;
         read::check(&node, schema).map_err(within)?;
-        let snippet = Rc::new(Snippet { cost: cost(&node), node, schema });
+        let snippet = Rc::new(Snippet {
+            cost: cost(&node),
+            node,
+            schema,
+        });
         self.resolved.insert(identity, Rc::clone(&snippet));
         Ok(snippet)
     }
 
     fn cycle(&self, identity: &str) -> Error {
-        let chain: Vec<String> = self.chain.iter().chain([&identity.to_owned()]).map(|file| format!("`{file}`")).collect();
+        let chain: Vec<String> = self
+            .chain
+            .iter()
+            .chain([&identity.to_owned()])
+            .map(|file| format!("`{file}`"))
+            .collect();
         Error::input(format!("circular import: {}", chain.join(" → "))).hint("remove one of these imports")
     }
 
     /// A value with everything imported in place; `path` names it in errors.
     fn value(&mut self, node: Node, scope: &Scope, schema: Schema, path: &mut Vec<String>) -> Result<Node> {
         if path.len() > MAX_DEPTH {
-            return Err(node.mark.refuse(format!("imports nest deeper than {MAX_DEPTH} levels")).key(path.join(".")));
+            return Err(node
+                .mark
+                .refuse(format!("imports nest deeper than {MAX_DEPTH} levels"))
+                .key(path.join(".")));
         }
         let mark = node.mark;
         let content = match node.content {
             Content::Map(mapping) if mapping.get(MARKER).is_some() => {
-                let merged = Node { content: Content::Map(self.merged(mapping, scope, path)?), mark };
+                let merged = Node {
+                    content: Content::Map(self.merged(mapping, scope, path)?),
+                    mark,
+                };
                 return self.value(merged, scope, schema, path);
             }
             Content::Map(mapping) => {
@@ -148,7 +173,12 @@ impl<'a> Resolver<'a> {
                     path.push(index.to_string());
                     match bare_import(&element) {
                         Some(marker) => elements.extend(self.elements(marker, scope, schema, path)?),
-                        None => elements.push(self.value(element, scope, schema.element().unwrap_or(Schema::Any), path)?),
+                        None => elements.push(self.value(
+                            element,
+                            scope,
+                            schema.element().unwrap_or(Schema::Any),
+                            path,
+                        )?),
                     }
                     path.pop();
                 }
@@ -162,7 +192,9 @@ impl<'a> Resolver<'a> {
     /// The mapping form: named snippets in order, then the mapping's own keys.
     fn merged(&mut self, mut own: Mapping, scope: &Scope, path: &[String]) -> Result<Mapping> {
         let mut merged = Mapping::default();
-        let Some(marker) = own.remove(MARKER) else { return Ok(own) };
+        let Some(marker) = own.remove(MARKER) else {
+            return Ok(own);
+        };
         let names = match &marker.node.content {
             Content::List(names) => names.as_slice(),
             _ => std::slice::from_ref(&marker.node),
@@ -172,7 +204,10 @@ impl<'a> Resolver<'a> {
             let Content::Map(fields) = &snippet.node.content else {
                 return Err(name
                     .mark
-                    .refuse(format!("`$import` inside a mapping needs a mapping, and this is {}", snippet.node.kind()))
+                    .refuse(format!(
+                        "`$import` inside a mapping needs a mapping, and this is {}",
+                        snippet.node.kind()
+                    ))
                     .key(path.join("."))
                     .hint("import a list as a list element of its own: `- $import: name`"));
             };
@@ -184,7 +219,13 @@ impl<'a> Resolver<'a> {
     }
 
     /// The list form: a list of the same shape is spliced, an element of it is appended.
-    fn elements(&mut self, marker: &Node, scope: &Scope, schema: Schema, path: &[String]) -> Result<Vec<Node>> {
+    fn elements(
+        &mut self,
+        marker: &Node,
+        scope: &Scope,
+        schema: Schema,
+        path: &[String],
+    ) -> Result<Vec<Node>> {
         let refuse = |message: String| marker.mark.refuse(message).key(path.join("."));
         if matches!(marker.content, Content::List(_)) {
             return Err(refuse("a list element imports one name".to_owned())
@@ -192,8 +233,11 @@ impl<'a> Resolver<'a> {
         }
         let snippet = lookup(marker, scope, path)?;
         let Some(element) = schema.element() else {
-            return Err(refuse("`$import` as a list element needs a list of known shape here".to_owned())
-                .hint("only lists such as `quant_cfg`, `candidate_formats` and `disabled_layers` take imports"));
+            return Err(
+                refuse("`$import` as a list element needs a list of known shape here".to_owned()).hint(
+                    "only lists such as `quant_cfg`, `candidate_formats` and `disabled_layers` take imports",
+                ),
+            );
         };
         self.spend(snippet.cost, marker)?;
         match &snippet.node.content {
@@ -220,7 +264,10 @@ impl<'a> Resolver<'a> {
 
 /// The name of an element that is nothing but `$import`.
 fn bare_import(element: &Node) -> Option<&Node> {
-    element.mapping().filter(|mapping| mapping.len() == 1).and_then(|mapping| mapping.get(MARKER))
+    element
+        .mapping()
+        .filter(|mapping| mapping.len() == 1)
+        .and_then(|mapping| mapping.get(MARKER))
 }
 
 fn lookup(name: &Node, scope: &Scope, path: &[String]) -> Result<Rc<Snippet>> {
@@ -233,8 +280,12 @@ fn lookup(name: &Node, scope: &Scope, path: &[String]) -> Result<Rc<Snippet>> {
     }
     let known: Vec<&str> = scope.iter().map(|(known, _)| known.as_str()).collect();
     if known.is_empty() {
-        return Err(refuse(format!("unknown import `{wanted}`: no imports are declared in this file"))
-            .hint(format!("add `imports:` with a line `{wanted}: PATH` to this file")));
+        return Err(refuse(format!(
+            "unknown import `{wanted}`: no imports are declared in this file"
+        ))
+        .hint(format!(
+            "add `imports:` with a line `{wanted}: PATH` to this file"
+        )));
     }
     Err(refuse(format!("unknown import `{wanted}`")).hint(crate::yaml::did_you_mean(wanted, &known)))
 }
@@ -244,7 +295,10 @@ fn cost(node: &Node) -> usize {
     64 + match &node.content {
         Content::Text(text) => text.len(),
         Content::List(list) => list.iter().map(cost).sum(),
-        Content::Map(mapping) => mapping.iter().map(|entry| entry.key.len() + 64 + cost(&entry.node)).sum(),
+        Content::Map(mapping) => mapping
+            .iter()
+            .map(|entry| entry.key.len() + 64 + cost(&entry.node))
+            .sum(),
         Content::Null | Content::Bool(_) | Content::Number(_) => 0,
     }
 }

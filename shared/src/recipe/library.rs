@@ -36,7 +36,10 @@ pub(super) enum Location {
 impl Library {
     /// The library that is embedded in the program.
     pub const fn embedded() -> Self {
-        Self { folders: Vec::new(), working_folder: PathBuf::new() }
+        Self {
+            folders: Vec::new(),
+            working_folder: PathBuf::new(),
+        }
     }
 
     /// Puts a folder before everything that was there so far.
@@ -57,7 +60,12 @@ impl Library {
     pub(super) fn find_recipe(&self, name: &str) -> Option<Location> {
         let spellings = spellings(name, &["", SUFFIXES[0], SUFFIXES[1]]);
         let usable = |location: &Location| location.is_file() || location.is_recipe_folder();
-        self.find_in_library(name).or_else(|| spellings.iter().map(|spelling| self.on_disk(spelling)).find(usable))
+        self.find_in_library(name).or_else(|| {
+            spellings
+                .iter()
+                .map(|spelling| self.on_disk(spelling))
+                .find(usable)
+        })
     }
 
     /// Finds a file of the library by its name without suffix.
@@ -77,9 +85,14 @@ impl Library {
         let on_disk = spellings.iter().map(|spelling| self.on_disk(spelling));
         let in_library = spellings.iter().filter_map(|spelling| self.in_library(spelling));
         on_disk.chain(in_library).find(Location::is_file).ok_or_else(|| {
-            let looked: Vec<String> =
-                spellings.iter().map(|spelling| format!("`{}`", self.on_disk(spelling).display())).collect();
-            Error::input(format!("there is no file `{name}`: looked for {} and in the library", looked.join(", ")))
+            let looked: Vec<String> = spellings
+                .iter()
+                .map(|spelling| format!("`{}`", self.on_disk(spelling).display()))
+                .collect();
+            Error::input(format!(
+                "there is no file `{name}`: looked for {} and in the library",
+                looked.join(", ")
+            ))
         })
     }
 
@@ -93,10 +106,17 @@ impl Library {
             return None;
         }
         let in_folder = self.folders.iter().find_map(|folder| {
-            let location = Location::Folder { path: folder.join(name), name: name.to_owned() };
+            let location = Location::Folder {
+                path: folder.join(name),
+                name: name.to_owned(),
+            };
             (location.is_file() || location.is_recipe_folder()).then_some(location)
         });
-        in_folder.or_else(|| EMBEDDED.get_entry(name).map(|_| Location::Embedded(name.to_owned())))
+        in_folder.or_else(|| {
+            EMBEDDED
+                .get_entry(name)
+                .map(|_| Location::Embedded(name.to_owned()))
+        })
     }
 
     /// Names without suffix of all files of the library, sorted.
@@ -145,11 +165,19 @@ fn embedded_names(dir: &Dir<'_>, names: &mut BTreeSet<String>) {
 const MAX_FOLDERS: usize = 12;
 
 fn folder_names(folder: &Path, prefix: &str, depth: usize, names: &mut BTreeSet<String>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
-        let Some(base) = path.file_name().and_then(|base| base.to_str()) else { continue };
-        let name = if prefix.is_empty() { base.to_owned() } else { format!("{prefix}/{base}") };
+        let Some(base) = path.file_name().and_then(|base| base.to_str()) else {
+            continue;
+        };
+        let name = if prefix.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{prefix}/{base}")
+        };
         if path.is_dir() && depth < MAX_FOLDERS {
             folder_names(&path, &name, depth + 1, names);
         } else if path.is_file() {
@@ -169,18 +197,26 @@ impl Location {
 
     /// Whether it is a folder that holds a recipe in parts.
     pub fn is_recipe_folder(&self) -> bool {
-        ["metadata", "recipe"].iter().any(|part| self.part(part).is_some())
+        ["metadata", "recipe"]
+            .iter()
+            .any(|part| self.part(part).is_some())
     }
 
     /// The file of a recipe folder with this base name.
     pub fn part(&self, base: &str) -> Option<Self> {
-        SUFFIXES.iter().map(|suffix| self.join(&format!("{base}{suffix}"))).find(Self::is_file)
+        SUFFIXES
+            .iter()
+            .map(|suffix| self.join(&format!("{base}{suffix}")))
+            .find(Self::is_file)
     }
 
     fn join(&self, file: &str) -> Self {
         match self {
             Self::Embedded(name) => Self::Embedded(format!("{name}/{file}")),
-            Self::Folder { path, name } => Self::Folder { path: path.join(file), name: format!("{name}/{file}") },
+            Self::Folder { path, name } => Self::Folder {
+                path: path.join(file),
+                name: format!("{name}/{file}"),
+            },
             Self::Disk(path) => Self::Disk(path.join(file)),
         }
     }
@@ -193,25 +229,38 @@ impl Location {
         let path = match self {
             Self::Embedded(name) => {
                 let text = EMBEDDED.get_file(name).and_then(include_dir::File::contents_utf8);
-                return text.map(str::to_owned).ok_or_else(|| Error::bug(format!("`{name}` is not embedded")));
+                return text
+                    .map(str::to_owned)
+                    .ok_or_else(|| Error::bug(format!("`{name}` is not embedded")));
             }
             Self::Folder { path, .. } | Self::Disk(path) => path,
         };
-        let size = std::fs::metadata(path).map_err(|error| Error::io("read the file", path, &error))?.len();
+        let size = std::fs::metadata(path)
+            .map_err(|error| Error::io("read the file", path, &error))?
+            .len();
         if size > MAX_BYTES as u64 {
-            return Err(Error::input(format!("{size} bytes of YAML are more than the {MAX_BYTES} allowed")).at(path));
+            return Err(Error::input(format!(
+                "{size} bytes of YAML are more than the {MAX_BYTES} allowed"
+            ))
+            .at(path));
         }
         let bytes = std::fs::read(path).map_err(|error| Error::io("read the file", path, &error))?;
-        String::from_utf8(bytes).map_err(|_| Error::input("the file is not UTF-8 text").at(path).hint("save it as UTF-8"))
+        String::from_utf8(bytes).map_err(|_| {
+            Error::input("the file is not UTF-8 text")
+                .at(path)
+                .hint("save it as UTF-8")
+        })
     }
 
     /// A key that is the same for all spellings of one file.
     pub fn identity(&self) -> String {
         match self {
             Self::Embedded(name) => format!("<library>/{name}"),
-            Self::Folder { path, .. } | Self::Disk(path) => {
-                path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string()
-            }
+            Self::Folder { path, .. } | Self::Disk(path) => path
+                .canonicalize()
+                .unwrap_or_else(|_| path.clone())
+                .display()
+                .to_string(),
         }
     }
 
@@ -231,7 +280,9 @@ impl Location {
     /// The name in the library without suffix, or the path.
     pub fn name(&self) -> String {
         match self {
-            Self::Embedded(name) | Self::Folder { name, .. } => without_suffix(name).unwrap_or(name).to_owned(),
+            Self::Embedded(name) | Self::Folder { name, .. } => {
+                without_suffix(name).unwrap_or(name).to_owned()
+            }
             Self::Disk(path) => path.display().to_string(),
         }
     }

@@ -25,11 +25,15 @@ pub fn load_recipe(library: &Library, name_or_path: &str, overrides: &[String]) 
     } else if overrides.is_empty() {
         from_folder(library, &location)?
     } else {
-        return Err(Error::usage("overrides are for recipes in a single file, and this one is a folder")
-            .at(location.path())
-            .hint("change its files, or put the recipe into one file"));
+        return Err(
+            Error::usage("overrides are for recipes in a single file, and this one is a folder")
+                .at(location.path())
+                .hint("change its files, or put the recipe into one file"),
+        );
     };
-    recipe.notes.splice(0..0, renamed.map(|renamed| renamed.to_string()));
+    recipe
+        .notes
+        .splice(0..0, renamed.map(|renamed| renamed.to_string()));
     Ok(recipe)
 }
 
@@ -42,20 +46,30 @@ pub(super) fn find(library: &Library, asked: &str) -> Result<(Location, Option<R
         return Ok((location, None));
     }
     if let Some(location) = find_renamed(library, asked) {
-        let renamed = Renamed { asked: asked.to_owned(), found: location.name() };
+        let renamed = Renamed {
+            asked: asked.to_owned(),
+            found: location.name(),
+        };
         return Ok((location, Some(renamed)));
     }
     let names = library.names();
     let base = |name: &str| name.rsplit('/').next().map(str::to_owned);
-    let similar = closest(asked, names.iter().map(String::as_str)).map(str::to_owned).or_else(|| {
-        let asked = base(asked)?;
-        let bases: Vec<String> = names.iter().filter_map(|name| base(name)).collect();
-        let found = closest(&asked, bases.iter().map(String::as_str))?;
-        names.iter().find(|name| base(name).as_deref() == Some(found)).cloned()
-    });
+    let similar = closest(asked, names.iter().map(String::as_str))
+        .map(str::to_owned)
+        .or_else(|| {
+            let asked = base(asked)?;
+            let bases: Vec<String> = names.iter().filter_map(|name| base(name)).collect();
+            let found = closest(&asked, bases.iter().map(String::as_str))?;
+            names
+                .iter()
+                .find(|name| base(name).as_deref() == Some(found))
+                .cloned()
+        });
     let hint = match similar {
         Some(name) => format!("did you mean `{name}`? `qlaunch recipe list` shows all"),
-        None => "`qlaunch recipe list` shows the recipes; a path names a file or folder of your own".to_owned(),
+        None => {
+            "`qlaunch recipe list` shows the recipes; a path names a file or folder of your own".to_owned()
+        }
     };
     Err(Error::input(format!("there is no recipe `{asked}`")).hint(hint))
 }
@@ -68,11 +82,21 @@ fn from_file(library: &Library, location: &Location, overrides: &[String]) -> Re
     let (metadata, body) = match form {
         Form::Recipe => sections::recipe(&node, &mut reader)?,
         Form::Preset => {
-            let metadata = Metadata { recipe_type: RecipeType::Ptq, description: None };
+            let metadata = Metadata {
+                recipe_type: RecipeType::Ptq,
+                description: None,
+            };
             (metadata, Body::Quantize(reader.config(&node)?))
         }
     };
-    Ok(Recipe { name: location.name(), origin: origin(location), form, metadata, body, notes: reader.notes })
+    Ok(Recipe {
+        name: location.name(),
+        origin: origin(location),
+        form,
+        metadata,
+        body,
+        notes: reader.notes,
+    })
 }
 
 /// What sort of recipe a file holds, told before its imports are looked at.
@@ -85,7 +109,10 @@ fn kind(file: &RawFile) -> Result<(Schema, Form)> {
     if let Some(schema) = file.schema.filter(|schema| !matches!(schema, Schema::Recipe(_))) {
         return Err(body
             .mark
-            .refuse(format!("this file is a snippet ({}), to be imported by recipes", schema.words()))
+            .refuse(format!(
+                "this file is a snippet ({}), to be imported by recipes",
+                schema.words()
+            ))
             .hint("`qlaunch recipe show` shows snippets; `qlaunch recipe list` shows recipes"));
     }
     let Some(recipe_type) = metadata.and_then(|metadata| metadata.child("recipe_type")) else {
@@ -107,9 +134,11 @@ fn kind(file: &RawFile) -> Result<(Schema, Form)> {
 fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
     let part = |base: &str| {
         folder.part(base).ok_or_else(|| {
-            Error::input(format!("a recipe folder needs a file `{base}.yml` or `{base}.yaml`"))
-                .at(folder.path())
-                .hint(format!("add `{base}.yaml`"))
+            Error::input(format!(
+                "a recipe folder needs a file `{base}.yml` or `{base}.yaml`"
+            ))
+            .at(folder.path())
+            .hint(format!("add `{base}.yaml`"))
         })
     };
     let head = RawFile::read(&folder.part("metadata").map_or_else(|| part("recipe"), Ok)?)?;
@@ -120,7 +149,10 @@ fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
     if metadata.recipe_type != RecipeType::Ptq {
         return Err(head
             .mark
-            .refuse(format!("a recipe folder holds recipes of type `ptq`, not `{}`", metadata.recipe_type.name()))
+            .refuse(format!(
+                "a recipe folder holds recipes of type `ptq`, not `{}`",
+                metadata.recipe_type.name()
+            ))
             .key("recipe_type")
             .hint("put this recipe into a single file"));
     }
@@ -129,7 +161,14 @@ fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
     let mut reader = Reader::default();
     let body = Body::Quantize(reader.config(&node)?);
     let form = Form::Recipe;
-    Ok(Recipe { name: folder.name(), origin: origin(folder), form, metadata, body, notes: reader.notes })
+    Ok(Recipe {
+        name: folder.name(),
+        origin: origin(folder),
+        form,
+        metadata,
+        body,
+        notes: reader.notes,
+    })
 }
 
 /// The metadata of a folder: the whole file, or its `metadata` section.

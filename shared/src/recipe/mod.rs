@@ -15,6 +15,7 @@ mod raw;
 mod read;
 mod schema;
 mod sections;
+mod training;
 
 pub use auto_quantize::{AutoQuantize, Constraints, CostModel, CostParameters, ScoringMethod, SearchSpace};
 pub use body::{Body, Form, Metadata, Origin, Recipe, RecipeType};
@@ -32,3 +33,7 @@ mod error_tests;
 mod import_tests;
 #[cfg(test)]
 mod library_tests;
+#[cfg(test)]
+mod search_tests;
+#[cfg(test)]
+mod workbench;

@@ -51,9 +51,11 @@ impl Schema {
                 "QuantizerCfgEntry" => Some(Self::Entry),
                 "QuantizerCfgListConfig" | "QuantizeQuantCfgType" => Some(Self::Entries),
                 "QuantizeConfig" => Some(Self::Config),
-                "RotateConfig" | "LayerwiseConfig" | "QuantizeAlgorithmConfig" | "SVDQuantConfig" | "LSQConfig" => {
-                    Some(Self::Opaque)
-                }
+                "RotateConfig"
+                | "LayerwiseConfig"
+                | "QuantizeAlgorithmConfig"
+                | "SVDQuantConfig"
+                | "LSQConfig" => Some(Self::Opaque),
                 _ => name.ends_with("CalibConfig").then_some(Self::Opaque),
             };
         }
@@ -89,18 +91,16 @@ impl Schema {
     pub fn child(self, key: &str) -> Self {
         match (self, key) {
             (Self::Recipe(_), "metadata") => Self::Metadata,
-            (Self::Recipe(RecipeType::Ptq | RecipeType::AutoQuantize), "quantize") | (Self::Search, "kv_cache") => {
-                Self::Config
-            }
+            (Self::Recipe(RecipeType::Ptq | RecipeType::AutoQuantize), "quantize")
+            | (Self::Search, "kv_cache") => Self::Config,
             (Self::Recipe(RecipeType::AutoQuantize), "auto_quantize") => Self::Search,
             (Self::Config, "quant_cfg") => Self::Entries,
             (Self::Entry, "cfg") => Self::AttributesOrList,
             (Self::Search | Self::Space, "candidate_formats") => Self::Configs,
             (Self::Search, "module_search_spaces") => Self::Spaces,
             (Self::Search, "constraints") => Self::Constraints,
-            (Self::Search, "disabled_layers" | "cost_excluded_layers") | (Self::Space, "module_name_patterns") => {
-                Self::Patterns
-            }
+            (Self::Search, "disabled_layers" | "cost_excluded_layers")
+            | (Self::Space, "module_name_patterns") => Self::Patterns,
             _ => Self::Any,
         }
     }

@@ -1,11 +1,10 @@
 //! The sections of a recipe: metadata, and what each type of recipe has beside it.
 
-use serde_json::{Map, Value};
-
 use super::auto_quantize::{AutoQuantize, Constraints, HasBaseline, SearchSpace};
 use super::body::{Body, Metadata, RecipeType};
 use super::config::QuantizeConfig;
-use super::read::{Reader, known_keys, mapping, place, section, within};
+use super::read::{Reader, known_keys, mapping, place, within};
+use super::training;
 use crate::numerics::field::Field;
 use crate::yaml::{Node, from_node};
 use crate::{Error, Result};
@@ -16,7 +15,9 @@ use crate::{Error, Result};
 /// Anything that ModelOpt's schema of this recipe type would refuse, at its line.
 pub(super) fn recipe(node: &Node, reader: &mut Reader) -> Result<(Metadata, Body)> {
     let fields = mapping(node, "a recipe")?;
-    let Some(metadata) = fields.get("metadata") else { return Err(missing_type(node)) };
+    let Some(metadata) = fields.get("metadata") else {
+        return Err(missing_type(node));
+    };
     let metadata: Metadata = from_node(metadata).map_err(|error| within(error, "metadata"))?;
     let kind = metadata.recipe_type;
     let body = match kind {
@@ -30,7 +31,7 @@ pub(super) fn recipe(node: &Node, reader: &mut Reader) -> Result<(Metadata, Body
         }
         RecipeType::SpeculativeEagle | RecipeType::SpeculativeDflash | RecipeType::SpeculativeMedusa => {
             known_keys(node, &["metadata", "model", "data", "training", kind.section()])?;
-            Body::Training(training(node, kind, reader)?)
+            Body::Training(training::sections(node, kind, reader)?)
         }
     };
     Ok((metadata, body))
@@ -42,7 +43,10 @@ pub(super) fn missing_type(node: &Node) -> Error {
     node.mark
         .refuse("a recipe must say its type under `metadata.recipe_type`")
         .key("metadata.recipe_type")
-        .hint(format!("add `metadata:` with `recipe_type: ptq` below it (types: {})", known.join(", ")))
+        .hint(format!(
+            "add `metadata:` with `recipe_type: ptq` below it (types: {})",
+            known.join(", ")
+        ))
 }
 
 /// The section that the recipe's type must have.
@@ -53,7 +57,10 @@ pub(super) fn required(node: &Node, kind: RecipeType) -> Result<&Node> {
     let section = kind.section();
     node.child(section).ok_or_else(|| {
         node.mark
-            .refuse(format!("a recipe of type `{}` must contain `{section}`", kind.name()))
+            .refuse(format!(
+                "a recipe of type `{}` must contain `{section}`",
+                kind.name()
+            ))
             .key(section)
             .hint(format!("add `{section}:`, or change `metadata.recipe_type`"))
     })
@@ -65,9 +72,15 @@ fn config(node: &Node, key: &str, reader: &mut Reader) -> Result<QuantizeConfig>
 
 fn configs(node: &Node, reader: &mut Reader) -> Result<Vec<QuantizeConfig>> {
     let list = node.list().ok_or_else(|| {
-        node.mark.refuse(format!("`candidate_formats` is a list of quantizer configurations, not {}", node.kind()))
+        node.mark.refuse(format!(
+            "`candidate_formats` is a list of quantizer configurations, not {}",
+            node.kind()
+        ))
     })?;
-    list.iter().enumerate().map(|(index, node)| config(node, &index.to_string(), reader)).collect()
+    list.iter()
+        .enumerate()
+        .map(|(index, node)| config(node, &index.to_string(), reader))
+        .collect()
 }
 
 fn auto_quantize(node: &Node, reader: &mut Reader) -> Result<Body> {
@@ -78,9 +91,18 @@ fn auto_quantize(node: &Node, reader: &mut Reader) -> Result<Body> {
     let at = required(node, RecipeType::AutoQuantize)?;
     let in_section = |error| within(error, "auto_quantize");
     let search = search(at, reader).map_err(in_section)?;
-    let has_baseline = if baseline.is_some() { HasBaseline::Yes } else { HasBaseline::No };
-    search.check(has_baseline).map_err(|fault| in_section(place(&fault, at)))?;
-    Ok(Body::AutoQuantize { baseline, search: Box::new(search) })
+    let has_baseline = if baseline.is_some() {
+        HasBaseline::Yes
+    } else {
+        HasBaseline::No
+    };
+    search
+        .check(has_baseline)
+        .map_err(|fault| in_section(place(&fault, at)))?;
+    Ok(Body::AutoQuantize {
+        baseline,
+        search: Box::new(search),
+    })
 }
 
 fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
@@ -97,9 +119,11 @@ fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
     let fields = mapping(node, "`auto_quantize`")?;
     known_keys(node, &KNOWN)?;
     let Some(constraints) = fields.get("constraints") else {
-        return Err(node.mark.refuse("`constraints` is missing").key("constraints").hint(
-            "add `constraints: {effective_bits: 4.8}`",
-        ));
+        return Err(node
+            .mark
+            .refuse("`constraints` is missing")
+            .key("constraints")
+            .hint("add `constraints: {effective_bits: 4.8}`"));
     };
     let part = |key: &'static str| move |error| within(error, key);
     let constraints: Constraints = from_node(constraints).map_err(part("constraints"))?;
@@ -129,53 +153,36 @@ fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
 }
 
 fn optional<T: serde::de::DeserializeOwned>(node: &Node, key: &str) -> Result<Option<T>> {
-    node.child(key).map(from_node).transpose().map_err(|error| within(error, key))
+    node.child(key)
+        .map(from_node)
+        .transpose()
+        .map_err(|error| within(error, key))
 }
 
 fn search_spaces(node: &Node, reader: &mut Reader) -> Result<Vec<SearchSpace>> {
-    let list = node
-        .list()
-        .ok_or_else(|| node.mark.refuse(format!("`module_search_spaces` is a list, not {}", node.kind())))?;
+    let list = node.list().ok_or_else(|| {
+        node.mark
+            .refuse(format!("`module_search_spaces` is a list, not {}", node.kind()))
+    })?;
     let mut spaces = Vec::with_capacity(list.len());
     for (index, node) in list.iter().enumerate() {
         let in_space = |error| within(error, &index.to_string());
         mapping(node, "a search space").map_err(in_space)?;
-        known_keys(node, &["module_name_patterns", "candidate_formats", "allow_no_quant"]).map_err(in_space)?;
-        let formats = node.child("candidate_formats").map_or_else(|| Ok(Vec::new()), |node| configs(node, reader));
+        known_keys(
+            node,
+            &["module_name_patterns", "candidate_formats", "allow_no_quant"],
+        )
+        .map_err(in_space)?;
+        let formats = node
+            .child("candidate_formats")
+            .map_or_else(|| Ok(Vec::new()), |node| configs(node, reader));
         spaces.push(SearchSpace {
-            module_name_patterns: optional(node, "module_name_patterns").map_err(in_space)?.unwrap_or_default(),
+            module_name_patterns: optional(node, "module_name_patterns")
+                .map_err(in_space)?
+                .unwrap_or_default(),
             candidate_formats: formats.map_err(|error| in_space(within(error, "candidate_formats")))?,
             allow_no_quant: optional(node, "allow_no_quant").map_err(in_space)?,
         });
     }
     Ok(spaces)
-}
-
-/// Sections of a training recipe; whether the draft model is trained offline follows from how its data comes.
-fn training(node: &Node, kind: RecipeType, reader: &mut Reader) -> Result<Map<String, Value>> {
-    let own = kind.section();
-    required(node, kind)?;
-    let mut sections = Map::new();
-    for key in ["model", "data", "training", own] {
-        if let Some(node) = node.child(key) {
-            sections.insert(key.to_owned(), section(node).map_err(|error| within(error, key))?);
-        }
-    }
-    let text = |path: [&str; 2]| sections.get(path[0]).and_then(|section| section.get(path[1])).cloned();
-    let offline = text(["data", "mode"]).is_some_and(|mode| mode != "online");
-    let positions = text([own, "eagle_export_rope_scaling"])
-        .and_then(|scaling| scaling.get("original_max_position_embeddings").cloned());
-    let length = text(["training", "training_seq_len"]);
-    if let (Some(positions), Some(length)) = (positions, length)
-        && positions != length
-    {
-        reader.notes.push(format!(
-            "the rope scaling starts from {positions} positions, but training sequences have {length}: \
-             long contexts may suffer"
-        ));
-    }
-    if let (true, Some(Value::Object(section))) = (kind != RecipeType::SpeculativeMedusa, sections.get_mut(own)) {
-        section.insert(format!("{own}_offline"), Value::Bool(offline));
-    }
-    Ok(sections)
 }

@@ -1,6 +1,7 @@
 //! What to do after a judgement, as commands and lines to write.
 
 use super::portfolio::{Decision, Portfolio, Row};
+use crate::ErrorKind;
 
 /// The next steps, the most useful first; `submit` is the command that submits the sweep again.
 pub fn next_steps(portfolio: &Portfolio, submit: &str) -> Vec<String> {
@@ -8,7 +9,7 @@ pub fn next_steps(portfolio: &Portfolio, submit: &str) -> Vec<String> {
     let names = |matches: fn(&Row) -> bool| -> Vec<&str> {
         portfolio.rows.iter().filter(|row| matches(row)).map(|row| row.candidate.as_str()).collect()
     };
-    let failed = names(|row| matches!(row.decision, Decision::Failed { .. }));
+    let failed = names(is_cause);
     if !failed.is_empty() {
         steps.push(format!("mend {} and run only what is missing: `{submit}`", failed.join(", ")));
     }
@@ -37,4 +38,9 @@ pub fn next_steps(portfolio: &Portfolio, submit: &str) -> Vec<String> {
         _ => {}
     }
     steps
+}
+
+/// Whether a row failed by itself, rather than because its baseline did.
+fn is_cause(row: &Row) -> bool {
+    matches!(&row.decision, Decision::Failed { error } if error.kind != ErrorKind::Candidates)
 }

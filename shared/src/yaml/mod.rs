@@ -13,3 +13,10 @@ pub use parse::{MAX_BYTES, MAX_COST, MAX_DEPTH};
 pub use scalar::Floats;
 pub use suggest::{closest, did_you_mean};
 pub use typed::{from_document, from_node};
+
+#[cfg(test)]
+mod parse_tests;
+#[cfg(test)]
+mod scalar_tests;
+#[cfg(test)]
+mod typed_tests;

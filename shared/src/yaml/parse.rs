@@ -22,9 +22,12 @@ const NODE_COST: usize = 64;
 /// All documents of a text.
 pub fn documents(text: &str, source: Arc<Source>, floats: Floats) -> Result<Vec<Node>> {
     if text.len() > MAX_BYTES {
-        return Err(Error::input(format!("{} bytes of YAML are more than the {MAX_BYTES} allowed", text.len()))
-            .at(&source.file)
-            .hint("keep large data in files of its own"));
+        return Err(Error::input(format!(
+            "{} bytes of YAML are more than the {MAX_BYTES} allowed",
+            text.len()
+        ))
+        .at(&source.file)
+        .hint("keep large data in files of its own"));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder::new(source, floats);
@@ -34,7 +37,11 @@ pub fn documents(text: &str, source: Arc<Source>, floats: Floats) -> Result<Vec<
             Ok((event, span)) => builder.take(event, span)?,
             Err(error) => {
                 let mark = builder.mark(*error.marker());
-                return Err(mark.refuse(format!("this is not YAML: {}", error.info())));
+                return Err(match error.info() {
+                    // The scanner looks ahead and has a bound of its own.
+                    "recursion limit exceeded" => mark.refuse(too_deep()),
+                    info => mark.refuse(format!("this is not YAML: {info}")),
+                });
             }
         }
     }
@@ -54,7 +61,12 @@ struct Frame {
 
 enum Items {
     List(Vec<Node>),
-    Map { mapping: Mapping, seen: HashSet<String>, key: Option<(String, Mark)>, merges: Vec<Node> },
+    Map {
+        mapping: Mapping,
+        seen: HashSet<String>,
+        key: Option<(String, Mark)>,
+        merges: Vec<Node>,
+    },
 }
 
 /// A finished node with its size.
@@ -77,11 +89,22 @@ struct Builder {
 impl Builder {
     fn new(source: Arc<Source>, floats: Floats) -> Self {
         let (documents, stack, anchors) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { source, floats, documents, stack, anchors, spent: 0 }
+        Self {
+            source,
+            floats,
+            documents,
+            stack,
+            anchors,
+            spent: 0,
+        }
     }
 
     fn mark(&self, marker: Marker) -> Mark {
-        Mark { source: Arc::clone(&self.source), line: marker.line().max(1), column: marker.col() + 1 }
+        Mark {
+            source: Arc::clone(&self.source),
+            line: marker.line().max(1),
+            column: marker.col() + 1,
+        }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<()> {
@@ -92,14 +115,31 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let content = self.scalar(&text, style, tag.as_deref()).map_err(|reason| mark.refuse(reason))?;
-                let finished = Finished { cost: NODE_COST + text.len(), height: 0, node: Node { content, mark } };
+                let content = self
+                    .scalar(&text, style, tag.as_deref())
+                    .map_err(|reason| mark.refuse(reason))?;
+                let finished = Finished {
+                    cost: NODE_COST + text.len(),
+                    height: 0,
+                    node: Node { content, mark },
+                };
                 self.finish(finished, anchor)
             }
-            Event::SequenceStart(anchor, tag) => self.open(Items::List(Vec::new()), (anchor, tag.as_deref()), mark),
+            Event::SequenceStart(anchor, tag) => {
+                self.open(Items::List(Vec::new()), (anchor, tag.as_deref()), mark)
+            }
             Event::MappingStart(anchor, tag) => {
                 let (mapping, seen, merges) = (Mapping::default(), HashSet::new(), Vec::new());
-                self.open(Items::Map { mapping, seen, key: None, merges }, (anchor, tag.as_deref()), mark)
+                self.open(
+                    Items::Map {
+                        mapping,
+                        seen,
+                        key: None,
+                        merges,
+                    },
+                    (anchor, tag.as_deref()),
+                    mark,
+                )
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => self.alias(anchor, mark),
@@ -119,21 +159,38 @@ impl Builder {
 
     fn open(&mut self, items: Items, (anchor, tag): (usize, Option<&Tag>), mark: Mark) -> Result<()> {
         let fits = tag.is_none_or(|tag| {
-            let kind = if matches!(items, Items::List(_)) { "seq" } else { "map" };
+            let kind = if matches!(items, Items::List(_)) {
+                "seq"
+            } else {
+                "map"
+            };
             tag.is_yaml_core_schema() && tag.suffix == kind
         });
         if let (false, Some(tag)) = (fits, tag) {
             return Err(mark.refuse(format!("the tag `{tag}` is not supported")));
         }
         if self.stack.len() >= MAX_DEPTH {
-            return Err(mark.refuse(format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(mark.refuse(too_deep()));
         }
-        self.stack.push(Frame { mark, anchor, cost: NODE_COST, height: 0, items });
+        self.stack.push(Frame {
+            mark,
+            anchor,
+            cost: NODE_COST,
+            height: 0,
+            items,
+        });
         self.spend(NODE_COST)
     }
 
     fn close(&mut self) -> Result<()> {
-        let Some(Frame { mark, anchor, cost, height, items }) = self.stack.pop() else {
+        let Some(Frame {
+            mark,
+            anchor,
+            cost,
+            height,
+            items,
+        }) = self.stack.pop()
+        else {
             return Err(Error::bug("a YAML collection ended that was never opened"));
         };
         let content = match items {
@@ -142,7 +199,14 @@ impl Builder {
         };
         // The cost of the parts is spent already.
         self.spent = self.spent.saturating_sub(cost);
-        self.finish(Finished { node: Node { content, mark }, cost, height: height + 1 }, anchor)
+        self.finish(
+            Finished {
+                node: Node { content, mark },
+                cost,
+                height: height + 1,
+            },
+            anchor,
+        )
     }
 
     fn alias(&mut self, anchor: usize, mark: Mark) -> Result<()> {
@@ -181,21 +245,35 @@ impl Builder {
         frame.height = frame.height.max(finished.height);
         match &mut frame.items {
             Items::List(list) => list.push(finished.node),
-            Items::Map { mapping, seen, key, merges } => match key.take() {
+            Items::Map {
+                mapping,
+                seen,
+                key,
+                merges,
+            } => match key.take() {
                 None => *key = Some(key_text(finished.node)?),
                 Some((text, _)) if text == "<<" => merges.push(finished.node),
                 Some((text, mark)) => {
                     if !seen.insert(text.clone()) {
-                        return Err(mark.refuse(format!("the key `{text}` appears twice")).key(text).hint(
-                            "keep one of them",
-                        ));
+                        return Err(mark
+                            .refuse(format!("the key `{text}` appears twice"))
+                            .key(text)
+                            .hint("keep one of them"));
                     }
-                    mapping.push(Entry { key: text, mark, node: finished.node });
+                    mapping.push(Entry {
+                        key: text,
+                        mark,
+                        node: finished.node,
+                    });
                 }
             },
         }
         Ok(())
     }
+}
+
+fn too_deep() -> String {
+    format!("nested deeper than {MAX_DEPTH} levels")
 }
 
 fn key_text(node: Node) -> Result<(String, Mark)> {
@@ -238,5 +316,12 @@ fn mergeable(node: Node) -> Result<Mapping> {
 
 /// A node for a text without any document.
 pub fn null(source: Arc<Source>) -> Node {
-    Node { content: Content::Null, mark: Mark { source, line: 1, column: 1 } }
+    Node {
+        content: Content::Null,
+        mark: Mark {
+            source,
+            line: 1,
+            column: 1,
+        },
+    }
 }

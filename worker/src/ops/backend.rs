@@ -12,16 +12,7 @@ use qlaunch_shared::{Error, Result};
 use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView};
 
-/// The non-linearity of a gated feed-forward block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x / (1 + exp(-x))`.
-    Silu,
-    /// `x / 2 · (1 + erf(x / √2))`.
-    Gelu,
-    /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
-    GeluTanh,
-}
+pub use qlaunch_shared::model::Activation;
 
 /// Sizes of one causal self-attention call.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,6 +2,10 @@
 
 pub mod dtype;
 pub mod host;
+mod mapped;
 pub(crate) mod simd;
+mod writer;
 
 pub use dtype::DType;
+pub use mapped::{Mapped, MappedCheckpoint};
+pub use writer::Writer;

@@ -1,0 +1,214 @@
+//! `qlaunch submit` through the real program, with a worker that only pretends.
+
+mod fake;
+
+use std::fs;
+
+use fake::{World, signal, wait_for};
+use serde_json::Value;
+
+fn portfolio(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("not one JSON document ({error}): {text}"))
+}
+
+fn decisions(portfolio: &Value) -> Vec<String> {
+    let rows = portfolio["rows"].as_array().unwrap();
+    rows.iter().map(|row| row["decision"]["is"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_sweep_ends_in_a_portfolio_with_the_best_candidate_last() {
+    let world = World::new();
+    world.tell("first.perplexity", "100.5");
+    world.tell("second.perplexity", "110.0");
+    world.tell("second.bytes", "500");
+    let ran = world.run(&["submit", "--cluster", "local", "sweep.yaml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let name = world.run_folder().file_name().unwrap().to_str().unwrap().to_owned();
+    insta::assert_snapshot!(ran.stdout.replace(&name, "tiny-XXXX"), @"");
+    assert_eq!(world.ran(), ["bf16", "first", "second"]);
+}
+
+#[test]
+fn stdout_is_one_json_document_and_the_same_as_the_kept_portfolio() {
+    let world = World::new();
+    let ran = world.run(&["submit", "sweep.yaml", "--format", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let shown = portfolio(&ran.stdout);
+    assert_eq!(decisions(&shown), ["baseline", "best", "accepted"]);
+    let again = world.run(&["portfolio", "--format", "json"]);
+    assert_eq!(portfolio(&again.stdout), shown);
+    let by_name = world.run(&["portfolio", shown["run"].as_str().unwrap(), "--format", "json"]);
+    assert_eq!(by_name.stdout, again.stdout);
+}
+
+#[test]
+fn results_are_moved_up_from_the_accepted_attempt() {
+    let world = World::new();
+    world.tell("first", "die-once");
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    let run = world.run_folder();
+    let model = fs::read_to_string(run.join("first/checkpoint/model.safetensors")).unwrap();
+    assert!(model.trim().ends_with("first/attempts/2"), "{model}");
+    assert!(run.join("reference.safetensors").is_file());
+    assert!(!run.join("first/attempts/2/checkpoint").exists());
+    let spec: Value = serde_json::from_slice(&fs::read(run.join("first/spec.json")).unwrap()).unwrap();
+    let kept = spec["evaluate"]["reference"]["kept"].as_str().unwrap();
+    assert_eq!(kept, run.join("reference.safetensors").to_str().unwrap());
+}
+
+#[test]
+fn a_failed_candidate_does_not_stop_the_others_and_gives_code_11() {
+    let world = World::new();
+    world.tell("first", "fail");
+    let ran = world.run(&["submit", "sweep.yaml", "--format", "json"]);
+    assert_eq!(ran.code, 11, "{}", ran.stderr);
+    let shown = portfolio(&ran.stdout);
+    assert_eq!(decisions(&shown), ["baseline", "failed", "best"]);
+    assert_eq!(shown["rows"][1]["decision"]["error"]["hint"], "check the model");
+    assert!(ran.stderr.contains("first failed: NaN in a weight"), "{}", ran.stderr);
+
+    // Mended, only what is missing runs.
+    world.tell("first", "ok");
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    assert_eq!(world.ran(), ["bf16", "first", "second", "first"]);
+}
+
+#[test]
+fn a_worker_that_dies_is_tried_again_and_then_given_up() {
+    let world = World::new();
+    world.tell("first", "die");
+    world.tell("second", "mute");
+    let ran = world.run(&["submit", "sweep.yaml", "--format", "json"]);
+    assert_eq!(ran.code, 11, "{}", ran.stderr);
+    let shown = portfolio(&ran.stdout);
+    let message = |row: usize| shown["rows"][row]["decision"]["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message(1).starts_with("given up after 2 tries: the worker was killed (signal 9)"), "{}", message(1));
+    assert_eq!(
+        message(2),
+        "the worker ended with code 101 and no outcome; its last words: thread 'main' panicked at somewhere"
+    );
+    assert_eq!(world.ran(), ["bf16", "first", "first", "second"]);
+}
+
+#[test]
+fn garbage_and_gaps_in_the_events_are_told_and_do_no_harm() {
+    let world = World::new();
+    world.tell("first", "garbage");
+    let ran = world.run(&["submit", "sweep.yaml", "--format", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for told in ["cannot be read: this is no event", "2 lines of its events are missing", "first: look at this"] {
+        assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+    }
+    assert_eq!(portfolio(&ran.stdout)["rows"][1]["notes"][0], "look at this");
+}
+
+#[test]
+fn a_failed_gate_rejects_the_candidate_and_gives_code_10() {
+    let world = World::new();
+    world.tell("first.gate", "fail");
+    let ran = world.run(&["submit", "sweep.yaml"]);
+    assert_eq!(ran.code, 10, "{}", ran.stderr);
+    assert!(ran.stdout.contains("reject: gate size"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("gate size failed for first: ratio 0.5"), "{}", ran.stdout);
+}
+
+#[test]
+fn without_its_baseline_no_candidate_runs() {
+    let world = World::new();
+    world.tell("bf16", "fail");
+    let ran = world.run(&["submit", "sweep.yaml"]);
+    assert_eq!(ran.code, 11);
+    assert_eq!(world.ran(), ["bf16"]);
+    assert!(ran.stdout.contains("not run, because its baseline `bf16` failed"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_is_done_is_not_run_again_unless_asked_for_or_gone() {
+    let world = World::new();
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    let again = world.run(&["submit", "sweep.yaml"]);
+    assert_eq!((again.code, world.ran().len()), (0, 3), "{}", again.stderr);
+
+    fs::remove_dir_all(world.run_folder().join("second/checkpoint")).unwrap();
+    let gone = world.run(&["submit", "sweep.yaml"]);
+    assert!(gone.stderr.contains("second: its results are gone, so it runs again"), "{}", gone.stderr);
+    assert_eq!(world.ran()[3..], ["second"]);
+
+    let refused = world.run(&["submit", "sweep.yaml", "--fresh"]);
+    assert_eq!(refused.code, 2, "nobody can answer: {}", refused.stderr);
+    assert_eq!(world.run(&["submit", "sweep.yaml", "--fresh", "--yes"]).code, 0);
+    assert_eq!(world.ran()[4..], ["bf16", "first", "second"]);
+}
+
+#[test]
+fn a_changed_rule_judges_the_same_run_again_without_running_anything() {
+    let world = World::new();
+    world.tell("first.perplexity", "101.5");
+    world.tell("second.perplexity", "120.0");
+    assert!(world.run(&["submit", "sweep.yaml"]).stdout.contains("recommended: none"));
+    let sweep = fs::read_to_string(world.path("sweep.yaml")).unwrap().replace("within: 1%", "within: 2%");
+    fs::write(world.path("sweep.yaml"), sweep).unwrap();
+    assert!(world.run(&["submit", "sweep.yaml"]).stdout.contains("recommended: first"));
+    assert_eq!(world.ran().len(), 3);
+}
+
+#[test]
+fn interrupting_stops_the_worker_and_submitting_again_goes_on() {
+    let world = World::new();
+    world.tell("first", "wait");
+    let child = world.start_until(&["submit", "sweep.yaml"], "first");
+    signal(&child, "INT");
+    let ran = world.read(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 30, "{}", ran.stderr);
+    assert!(ran.stderr.contains("stopped with 1 of 3 done, and nothing is lost"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: go on with `qlaunch submit --cluster local sweep.yaml`"), "{}", ran.stderr);
+    world.tell("go", "");
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    assert_eq!(world.ran(), ["bf16", "first", "first", "second"]);
+}
+
+#[test]
+fn a_killed_launcher_loses_nothing_and_its_worker_is_taken_over() {
+    let world = World::new();
+    world.tell("first", "wait");
+    let mut child = world.start_until(&["submit", "sweep.yaml"], "first");
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let second = world.command(&["submit", "sweep.yaml"]).spawn().unwrap();
+    let journal = world.run_folder().join("journal.jsonl");
+    wait_for(|| fs::read_to_string(&journal).unwrap().matches("\"opened\"").count() == 2);
+    world.tell("go", "");
+    let ran = world.read(second.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("first: still running (attempt 1), watched again"), "{}", ran.stderr);
+    assert_eq!(world.ran(), ["bf16", "first", "second"], "nothing is submitted twice");
+}
+
+#[test]
+fn two_launchers_never_drive_one_run() {
+    let world = World::new();
+    world.tell("bf16", "wait");
+    let child = world.start_until(&["submit", "sweep.yaml"], "bf16");
+    let refused = world.run(&["submit", "sweep.yaml"]);
+    assert_eq!(refused.code, 3);
+    assert!(refused.stderr.contains("another qlaunch drives this run"), "{}", refused.stderr);
+    world.tell("go", "");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_written_and_writes_nothing() {
+    let world = World::new();
+    let dry = world.run(&["submit", "sweep.yaml", "--dry-run", "--format", "json"]);
+    assert_eq!(dry.code, 0, "{}", dry.stderr);
+    assert!(!world.path("runs").exists());
+    let dry = portfolio(&dry.stdout);
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    for job in dry["jobs"].as_array().unwrap() {
+        let folder = world.run_folder().join(job["candidate"].as_str().unwrap());
+        let script = fs::read_to_string(folder.join("job.sh")).unwrap();
+        let shown = job["script"].as_str().unwrap().replace("WORLD", &world.folder.path().display().to_string());
+        assert_eq!(script, shown);
+    }
+}
