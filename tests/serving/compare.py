@@ -18,6 +18,9 @@ def main():
     with open(vllm_path, encoding="utf-8") as file:
         report = json.load(file)
     theirs = report.get(checkpoint, report.get("reference"))
+    if "perplexity" not in theirs:
+        print(f"VERDICT evaluation FAIL {checkpoint}: vLLM has no perplexity for it")
+        sys.exit(1)
     difference = ours["perplexity"] / theirs["perplexity"] - 1.0
     same_tokens = ours["tokens"] == theirs["tokens"]
     passed = abs(difference) <= TOLERANCE and same_tokens

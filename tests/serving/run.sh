@@ -21,16 +21,17 @@ failed=0
 
 quantize() { # model recipe calibration
     "$qlaunch" quantize "$1" --recipe "general/ptq/$2" --calib "$3" --out "$work/$(basename "$1")-$2" --yes --format json \
-        >/dev/null
+        >/dev/null 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 }
 
 # vLLM loads and runs every checkpoint of a model, and scores the same windows as `qlaunch eval`.
-check_with_vllm() { # model checkpoint…
-    local model=$1
-    shift
-    "$here/check-vllm.sh" "$@" --reference "$model" --text "$text" --json "$work/vllm.json" --ids "$work/ids.npy" || failed=1
+check_with_vllm() { # model windows checkpoint…
+    local model=$1 windows=$2
+    shift 2
+    "$here/check-vllm.sh" "$@" --reference "$model" --windows "$windows" --json "$work/vllm.json" || failed=1
     for checkpoint in "$model" "$@"; do
-        "$qlaunch" eval "$checkpoint" --data "$work/ids.npy" --format json >"$work/ours.json"
+        "$qlaunch" eval "$checkpoint" --data "$windows" --format json >"$work/ours.json" 2>"$work/log" \
+            || { cat "$work/log" >&2; exit 1; }
         "$python" "$here/compare.py" "$checkpoint" "$work/ours.json" "$work/vllm.json" || failed=1
     done
 }
@@ -40,7 +41,8 @@ for recipe in "${recipes[@]}"; do
     quantize "$model" "$recipe" "$root/examples/data/calib_tokens.npy"
     checkpoints+=("$work/tiny-llama-$recipe")
 done
-check_with_vllm "$model" "${checkpoints[@]}"
+"$python" "$here/cut_windows.py" "$model" "$text" "$work/windows.npy"
+check_with_vllm "$model" "$work/windows.npy" "${checkpoints[@]}"
 for checkpoint in "${checkpoints[@]}"; do
     "$here/check-llamacpp.sh" "$checkpoint" --text "$text" --max-ppl 200 || failed=1
 done
@@ -52,7 +54,7 @@ if [ "${1:-}" = --full ]; then
         for recipe in "${recipes[@]}"; do
             quantize "$random" "$recipe" "$root/tests/golden/random-models/$name.npy"
         done
-        check_with_vllm "$random" "${recipes[@]/#/$work/$name-}"
+        check_with_vllm "$random" "$root/tests/golden/random-models/$name.npy" "${recipes[@]/#/$work/$name-}"
     done
 fi
 exit $failed

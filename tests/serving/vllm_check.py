@@ -37,8 +37,12 @@ MARGIN = 8  # positions left for the one token that vLLM insists on generating
 
 
 def windows(checkpoint, options):
-    """The first `--chunks` windows of the text, cut as the model's own tokenizer encodes it, without BOS."""
+    """The windows given, or the first `--chunks` of the text, cut as the model's tokenizer encodes it, without BOS."""
+    import numpy
     from transformers import AutoTokenizer
+
+    if options.windows:
+        return numpy.load(options.windows).tolist()
 
     with open(options.text, encoding="utf-8") as file:
         ids = AutoTokenizer.from_pretrained(checkpoint)(file.read(), add_special_tokens=False)["input_ids"]
@@ -112,7 +116,9 @@ def guarded(stage, checkpoint, action, verbose):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+")
-    parser.add_argument("--text", required=True, help="held-out text to score")
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument("--text", help="held-out text to score")
+    scored.add_argument("--windows", help="windows of token ids to score, int32 .npy")
     parser.add_argument("--reference", help="unquantized model, run through the same vLLM")
     parser.add_argument("--chunks", type=int, default=8)
     parser.add_argument("--max-len", type=int, default=256)

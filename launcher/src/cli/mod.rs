@@ -7,8 +7,8 @@ mod plan;
 mod portfolio;
 mod quantize;
 mod recipe;
-mod submit;
 mod submission;
+mod submit;
 mod values;
 
 pub use main::main;

@@ -45,8 +45,10 @@ pub fn run(args: RecipeArgs, context: &mut Context) -> Result<u8> {
 fn list_recipes(filter: Option<&str>, all: bool, context: &mut Context) -> Result<u8> {
     let usable = |listing: &Listing| all || matches!(listing.kind, Kind::Recipe(_) | Kind::Preset);
     let wanted = |listing: &Listing| filter.is_none_or(|filter| listing.name.contains(filter));
-    let recipes: Vec<Listing> =
-        list(&library(&context.around))?.into_iter().filter(|listing| usable(listing) && wanted(listing)).collect();
+    let recipes: Vec<Listing> = list(&library(&context.around))?
+        .into_iter()
+        .filter(|listing| usable(listing) && wanted(listing))
+        .collect();
     if context.screen.json {
         let document: Vec<serde_json::Value> = recipes
             .iter()
@@ -59,12 +61,18 @@ fn list_recipes(filter: Option<&str>, all: bool, context: &mut Context) -> Resul
         context.screen.document(&document)?;
         return Ok(0);
     }
-    let mut table =
-        Table::new(vec![Column::left("name"), Column::left("type"), Column::left("description").rank(1)]);
+    let mut table = Table::new(vec![
+        Column::left("name"),
+        Column::left("type"),
+        Column::left("description").rank(1),
+    ]);
     for recipe in recipes {
         let first = recipe.description.lines().next().unwrap_or_default();
         let short: String = first.chars().take(90).collect();
-        table.row(vec![recipe.name, recipe.kind.name().to_owned(), short], Style::new());
+        table.row(
+            vec![recipe.name, recipe.kind.name().to_owned(), short],
+            Style::new(),
+        );
     }
     let text = table.draw(context.screen.width).text;
     context.screen.data(&text)?;
@@ -79,7 +87,12 @@ fn show(name: &str, context: &mut Context) -> Result<u8> {
     match context.screen.json {
         true => context.screen.document(&definition.content)?,
         false => {
-            let text = format!("# {} ({})\n{}", definition.name, definition.kind.name(), yaml(&definition.content));
+            let text = format!(
+                "# {} ({})\n{}",
+                definition.name,
+                definition.kind.name(),
+                yaml(&definition.content)
+            );
             context.screen.data(text.trim_end())?;
         }
     }

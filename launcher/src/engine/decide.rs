@@ -95,7 +95,10 @@ fn next(job: &Job, state: &State, now: u64, policy: &Policy) -> Option<Action> {
             let error = error.context(format!("given up after {} tries", job.losses));
             Some(Action::GiveUp { job: name, error })
         }
-        Stage::Stopped { .. } => Some(Action::Submit { job: name, attempt: attempt + 1 }),
+        Stage::Stopped { .. } => Some(Action::Submit {
+            job: name,
+            attempt: attempt + 1,
+        }),
         Stage::Running { .. } | Stage::Accepted | Stage::Failed { .. } => None,
     }
 }
@@ -118,13 +121,19 @@ fn wait(job: &Job, state: &State) -> Option<Action> {
                 Stage::Accepted => {}
                 Stage::Failed { .. } => {
                     let reason = format!("not run, because its baseline `{}` failed", baseline.name);
-                    return Some(Action::GiveUp { job: name, error: Error::new(ErrorKind::Candidates, reason) });
+                    return Some(Action::GiveUp {
+                        job: name,
+                        error: Error::new(ErrorKind::Candidates, reason),
+                    });
                 }
                 _ => return None,
             }
         }
     }
-    Some(Action::Submit { job: name, attempt: job.attempt + 1 })
+    Some(Action::Submit {
+        job: name,
+        attempt: job.attempt + 1,
+    })
 }
 
 #[cfg(test)]

@@ -23,8 +23,13 @@ impl Journal {
     /// A journal that another launcher holds, that cannot be written, or that is damaged before its tail.
     pub fn open(path: &Path) -> Result<(Self, Vec<Line>)> {
         let fault = |error: std::io::Error| Error::io("open the journal", path, &error);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(fault)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Error::input("another qlaunch drives this run")
                 .at(path)
@@ -35,7 +40,13 @@ impl Journal {
         let (lines, good) = parse(&bytes).map_err(|error| error.at(path))?;
         file.set_len(good as u64).map_err(fault)?;
         file.seek(SeekFrom::End(0)).map_err(fault)?;
-        Ok((Self { file, path: path.to_owned() }, lines))
+        Ok((
+            Self {
+                file,
+                path: path.to_owned(),
+            },
+            lines,
+        ))
     }
 
     /// Writes one entry and waits until it is on disk.
@@ -112,11 +123,18 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             let (lines, good) = parse(&whole[..length]).unwrap();
-            assert_eq!(lines.len(), whole[..length].iter().filter(|byte| **byte == b'\n').count());
+            assert_eq!(
+                lines.len(),
+                whole[..length].iter().filter(|byte| **byte == b'\n').count()
+            );
             std::fs::write(&path, &whole[..length]).unwrap();
             stopping(&mut Journal::open(&path).unwrap().0, 1);
-            let (again, _) = Journal::open(&path).unwrap();
-            assert_eq!(again.len(), lines.len() + 1, "cut at {length}, whole up to {good}");
+            let (_, again) = Journal::open(&path).unwrap();
+            assert_eq!(
+                again.len(),
+                lines.len() + 1,
+                "cut at {length}, whole up to {good}"
+            );
         }
     }
 

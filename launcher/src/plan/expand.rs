@@ -81,10 +81,17 @@ impl PlannedRun {
 /// # Errors
 /// Data files that are not there, recipes that cannot be loaded or do not fit the model, baselines of another dtype.
 pub fn expand(from: &Ingredients<'_>) -> Result<Vec<PlannedJob>> {
-    for data in [&from.sweep.calibration, &from.sweep.evaluate].into_iter().flatten() {
+    for data in [&from.sweep.calibration, &from.sweep.evaluate]
+        .into_iter()
+        .flatten()
+    {
         check_data(data, from.file)?;
     }
-    let baselines = from.sweep.baselines.iter().map(|baseline| expand_baseline(baseline, from));
+    let baselines = from
+        .sweep
+        .baselines
+        .iter()
+        .map(|baseline| expand_baseline(baseline, from));
     let candidates = from.sweep.candidates.iter().map(|candidate| {
         let (line, column) = candidate.place;
         let in_sweep = |mut error: Error| {
@@ -102,11 +109,19 @@ pub fn expand(from: &Ingredients<'_>) -> Result<Vec<PlannedJob>> {
 fn expand_baseline(baseline: &Baseline, from: &Ingredients<'_>) -> Result<PlannedJob> {
     let plan = resolve(from.model, None, SHARD_BYTES)?.plan;
     if plan.recipe != baseline.name {
-        let message = format!("the model is {}, so there is no baseline `{}`", plan.recipe, baseline.name);
+        let message = format!(
+            "the model is {}, so there is no baseline `{}`",
+            plan.recipe, baseline.name
+        );
         let error = Error::input(message).at(from.file).key("baselines");
         return Err(error.hint(format!("write `baselines: [{}]`", plan.recipe)));
     }
-    Ok(PlannedJob { name: baseline.name.clone(), recipe: None, plan: Some(plan), spec: spec(&baseline.name, None, from)? })
+    Ok(PlannedJob {
+        name: baseline.name.clone(),
+        recipe: None,
+        plan: Some(plan),
+        spec: spec(&baseline.name, None, from)?,
+    })
 }
 
 fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<PlannedJob> {
@@ -116,22 +131,46 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     if let Some(own) = &candidate.calibration {
         check_data(own, from.file)?;
     }
-    let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
+    let needed = resolved
+        .assignment
+        .is_some_and(|assignment| assignment.needs_calibration());
     if needed && calibration.is_none() {
-        return Err(Error::input("the recipe needs calibration data, and the sweep has none")
-            .at(from.file)
-            .hint("add `calibration: {data: FILE}`"));
+        return Err(
+            Error::input("the recipe needs calibration data, and the sweep has none")
+                .at(from.file)
+                .hint("add `calibration: {data: FILE}`"),
+        );
     }
     let calibration = calibration.map(Data::tokens).map(absolute_tokens).transpose()?;
     let name = Some(recipe.name.clone());
-    let quantize = Quantize { recipe, calibration, out: None, shard_bytes: SHARD_BYTES };
+    let quantize = Quantize {
+        recipe,
+        calibration,
+        out: None,
+        shard_bytes: SHARD_BYTES,
+    };
     let spec = spec(&candidate.name, Some(quantize), from)?;
-    Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
+    Ok(PlannedJob {
+        name: candidate.name.clone(),
+        recipe: name,
+        plan: Some(resolved.plan),
+        spec,
+    })
 }
 
 fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Result<JobSpec> {
-    let tokens = from.sweep.evaluate.as_ref().map(Data::tokens).map(absolute_tokens).transpose()?;
-    let evaluate = tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None });
+    let tokens = from
+        .sweep
+        .evaluate
+        .as_ref()
+        .map(Data::tokens)
+        .map(absolute_tokens)
+        .transpose()?;
+    let evaluate = tokens.map(|tokens| Evaluate {
+        checkpoint: None,
+        tokens,
+        reference: Reference::None,
+    });
     let resources = &from.sweep.resources;
     Ok(JobSpec {
         version: protocol::VERSION,
@@ -153,7 +192,10 @@ fn check_data(data: &Data, sweep: &Path) -> Result<()> {
         true => Ok(()),
         false => Err(Error::input("there is no such data file")
             .at(&data.data)
-            .hint(format!("paths in {} are taken from the sweep file's folder", sweep.display()))),
+            .hint(format!(
+                "paths in {} are taken from the sweep file's folder",
+                sweep.display()
+            ))),
     }
 }
 
@@ -164,5 +206,6 @@ fn absolute_tokens(mut tokens: protocol::TokenSource) -> Result<protocol::TokenS
 
 /// A path that means the same in the job's folder.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(|error| Error::io("find", path, &error))
+    path.canonicalize()
+        .map_err(|error| Error::io("find", path, &error))
 }

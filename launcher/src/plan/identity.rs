@@ -29,7 +29,12 @@ pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<Strin
         let spec = serde_json::to_vec(&job.spec)
             .map_err(|error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name)))?;
         part(&spec);
-        part(job.plan.as_ref().map_or("", |plan| plan.assignment.as_str()).as_bytes());
+        part(
+            job.plan
+                .as_ref()
+                .map_or("", |plan| plan.assignment.as_str())
+                .as_bytes(),
+        );
     }
     // Weights are too large to hash on every start: size and time of change stand for them.
     for header in &model.files.headers {
@@ -45,7 +50,11 @@ pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<Strin
 fn data_files(jobs: &[PlannedJob]) -> Vec<PathBuf> {
     let calibration = |job: &PlannedJob| Some(job.spec.quantize.as_ref()?.calibration.as_ref()?.data.clone());
     let evaluation = |job: &PlannedJob| Some(job.spec.evaluate.as_ref()?.tokens.data.clone());
-    let mut files: Vec<PathBuf> = jobs.iter().flat_map(|job| [calibration(job), evaluation(job)]).flatten().collect();
+    let mut files: Vec<PathBuf> = jobs
+        .iter()
+        .flat_map(|job| [calibration(job), evaluation(job)])
+        .flatten()
+        .collect();
     files.sort();
     files.dedup();
     files
@@ -53,7 +62,10 @@ fn data_files(jobs: &[PlannedJob]) -> Vec<PathBuf> {
 
 fn stamp(path: &Path) -> Result<String> {
     let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, &error))?;
-    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let changed = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let changed = changed.map_or(0, |since| since.as_nanos());
     Ok(format!("{} {} {changed}", path.display(), metadata.len()))
 }

@@ -45,10 +45,13 @@ impl Setup {
         let profile = &settings.profile;
         if profile.kind != "local" {
             let origin = settings.origin("profile.kind").unwrap_or_default();
-            return Err(Error::input(format!("clusters of kind `{}` are not supported yet", profile.kind))
-                .at(origin)
-                .key("kind")
-                .hint("use `--cluster local`"));
+            return Err(Error::input(format!(
+                "clusters of kind `{}` are not supported yet",
+                profile.kind
+            ))
+            .at(origin)
+            .key("kind")
+            .hint("use `--cluster local`"));
         }
         let (template, template_origin) = template(&profile.template, around)?;
         Ok(Self {
@@ -56,7 +59,11 @@ impl Setup {
             template,
             template_origin,
             worker: worker_binary(settings, around)?,
-            policy: Policy { jobs: profile.jobs, attempts: profile.attempts, grace: GRACE },
+            policy: Policy {
+                jobs: profile.jobs,
+                attempts: profile.attempts,
+                grace: GRACE,
+            },
             fresh,
         })
     }
@@ -86,7 +93,13 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
         .build()
         .map_err(|error| Error::bug(format!("cannot start the event loop: {error}")))?;
     runtime.block_on(async {
-        let mut drive = Drive::new(run, setup, (journal, &lines), (Processes::over(Local), Local), listener);
+        let mut drive = Drive::new(
+            run,
+            setup,
+            (journal, &lines),
+            (Processes::over(Local), Local),
+            listener,
+        );
         drive.open().await?;
         drive.work().await?;
         Ok(drive.into_carried())

@@ -60,7 +60,8 @@ impl Transport for Local {
     }
 
     async fn exists(&self, path: &Path) -> Result<bool> {
-        path.try_exists().map_err(|error| Error::io("look at", path, &error))
+        path.try_exists()
+            .map_err(|error| Error::io("look at", path, &error))
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -78,7 +79,8 @@ impl Transport for Local {
     }
 
     async fn shell(&self, script: &str, arguments: &[&str]) -> Result<CommandOutput> {
-        let unreachable = |why: String| Error::new(ErrorKind::Unreachable, format!("cannot run a shell: {why}"));
+        let unreachable =
+            |why: String| Error::new(ErrorKind::Unreachable, format!("cannot run a shell: {why}"));
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script).arg("qlaunch").args(arguments);
         command.stdin(Stdio::null()).kill_on_drop(true);
@@ -89,7 +91,10 @@ impl Transport for Local {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             }),
             Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable(format!("no answer within {} seconds", DEADLINE.as_secs()))),
+            Err(_) => Err(unreachable(format!(
+                "no answer within {} seconds",
+                DEADLINE.as_secs()
+            ))),
         }
     }
 }
@@ -99,7 +104,11 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     #[test]

@@ -14,7 +14,12 @@ pub fn coverage(plan: &Plan) -> String {
         format!("{} ({:.2}×)", bytes(totals.bytes), totals.ratio),
         format!("{:.1} bits", totals.effective_bits),
     ];
-    let idle = plan.coverage.patterns.iter().filter(|pattern| pattern.enables && pattern.matched == 0).count();
+    let idle = plan
+        .coverage
+        .patterns
+        .iter()
+        .filter(|pattern| pattern.enables && pattern.matched == 0)
+        .count();
     match idle {
         0 => {}
         1 => words.push("1 pattern matched nothing".to_owned()),
@@ -46,7 +51,10 @@ fn quantized(plan: &Plan) -> String {
 }
 
 fn plain_dtype<'a>(plan: &'a Plan, module: &str) -> &'a str {
-    plan.modules.iter().find(|other| other.name == module).map_or("as it is", |module| module.weight.as_str())
+    plan.modules
+        .iter()
+        .find(|other| other.name == module)
+        .map_or("as it is", |module| module.weight.as_str())
 }
 
 /// The whole plan: modules of equal numerics in one line, then coverage, totals and notes.
@@ -76,7 +84,11 @@ pub fn show(plan: &Plan, width: Option<usize>) -> String {
             plan.assignment
         ),
     ];
-    let idle = plan.coverage.patterns.iter().filter(|pattern| pattern.enables && pattern.matched == 0);
+    let idle = plan
+        .coverage
+        .patterns
+        .iter()
+        .filter(|pattern| pattern.enables && pattern.matched == 0);
     lines.extend(idle.map(|pattern| format!("matched nothing: {}", pattern.pattern)));
     lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
     lines.join("\n")
@@ -85,11 +97,15 @@ pub fn show(plan: &Plan, width: Option<usize>) -> String {
 /// Rows of modules that differ in their numbers only: `model.layers.{0..7}.mlp.up_proj`.
 fn groups(modules: &[ModulePlan]) -> Vec<Vec<String>> {
     let mut groups: Vec<(String, &ModulePlan, Vec<usize>, u64, u64)> = Vec::new();
-    for module in modules.iter().filter(|module| module.bytes > 0 || module.kind != ModuleKind::Other) {
+    for module in modules
+        .iter()
+        .filter(|module| module.bytes > 0 || module.kind != ModuleKind::Other)
+    {
         let (pattern, number) = numbered(&module.name);
         let same = groups.iter_mut().find(|(other, first, ..)| {
             *other == pattern
-                && (&first.weight, &first.input, &first.output) == (&module.weight, &module.input, &module.output)
+                && (&first.weight, &first.input, &first.output)
+                    == (&module.weight, &module.input, &module.output)
         });
         match same {
             Some((_, _, numbers, bytes, source)) => {
@@ -98,7 +114,13 @@ fn groups(modules: &[ModulePlan]) -> Vec<Vec<String>> {
                 *source += module.source_bytes;
             }
             None => {
-                groups.push((pattern, module, number.into_iter().collect(), module.bytes, module.source_bytes));
+                groups.push((
+                    pattern,
+                    module,
+                    number.into_iter().collect(),
+                    module.bytes,
+                    module.source_bytes,
+                ));
             }
         }
     }
@@ -142,9 +164,19 @@ fn ranges(numbers: &[usize]) -> String {
     }
     let words: Vec<String> = ranges
         .into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
         .collect();
-    if words.len() == 1 && !words[0].contains('-') { words[0].clone() } else { format!("{{{}}}", words.join(",")) }
+    if words.len() == 1 && !words[0].contains('-') {
+        words[0].clone()
+    } else {
+        format!("{{{}}}", words.join(","))
+    }
 }
 
 #[cfg(test)]

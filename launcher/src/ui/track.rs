@@ -64,7 +64,11 @@ impl PhaseProgress {
     /// The share that is done, from 0 to 1.
     #[expect(clippy::cast_precision_loss, reason = "a share for the eye")]
     pub fn share(&self) -> f64 {
-        if self.total == 0 { 0.0 } else { (self.done as f64 / self.total as f64).min(1.0) }
+        if self.total == 0 {
+            0.0
+        } else {
+            (self.done as f64 / self.total as f64).min(1.0)
+        }
     }
 
     /// How long the rest takes if it goes on like this; none before anything is done.
@@ -102,8 +106,15 @@ fn weight(phase: Phase) -> (f64, f64) {
 impl Track {
     /// Jobs that have not begun.
     pub fn new(names: impl IntoIterator<Item = String>, now: Instant) -> Self {
-        let job = |name| Progress { name, standing: Standing::Waiting, phase: None };
-        Self { jobs: names.into_iter().map(job).collect(), begun: now }
+        let job = |name| Progress {
+            name,
+            standing: Standing::Waiting,
+            phase: None,
+        };
+        Self {
+            jobs: names.into_iter().map(job).collect(),
+            begun: now,
+        }
     }
 
     /// The name to show: none where there is only one job.
@@ -124,9 +135,18 @@ impl Track {
             Notice::Started { job, .. } | Notice::TakenOver { job, .. } => (*job, Standing::Running),
             Notice::Accepted { job } => (*job, Standing::Done),
             Notice::GivenUp { job, .. } => (*job, Standing::Failed),
-            Notice::Ended { job, ending: Ending::Failed { .. } } => (*job, Standing::Failed),
-            Notice::Ended { job, ending: Ending::Interrupted | Ending::Lost { .. } } => (*job, Standing::Waiting),
-            Notice::Said { job, said: Said::Event(event) } => return self.hear(job, event, now),
+            Notice::Ended {
+                job,
+                ending: Ending::Failed { .. },
+            } => (*job, Standing::Failed),
+            Notice::Ended {
+                job,
+                ending: Ending::Interrupted | Ending::Lost { .. },
+            } => (*job, Standing::Waiting),
+            Notice::Said {
+                job,
+                said: Said::Event(event),
+            } => return self.hear(job, event, now),
             Notice::Ended { .. } | Notice::Said { .. } | Notice::Stopping => return,
         };
         if let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) {
@@ -136,14 +156,28 @@ impl Track {
     }
 
     fn hear(&mut self, name: &str, event: &Event, now: Instant) {
-        let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) else { return };
+        let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) else {
+            return;
+        };
         match &event.body {
             EventBody::Phase { phase, total, .. } => {
                 let (layer, tokens_per_second) = (None, None);
-                job.phase =
-                    Some(PhaseProgress { phase: *phase, done: 0, total: *total, layer, tokens_per_second, begun: now });
+                job.phase = Some(PhaseProgress {
+                    phase: *phase,
+                    done: 0,
+                    total: *total,
+                    layer,
+                    tokens_per_second,
+                    begun: now,
+                });
             }
-            EventBody::Progress { phase, done, layer, layers, tokens_per_second } => {
+            EventBody::Progress {
+                phase,
+                done,
+                layer,
+                layers,
+                tokens_per_second,
+            } => {
                 if let Some(at) = job.phase.as_mut().filter(|at| at.phase == *phase) {
                     at.done = *done;
                     at.layer = layer.zip(*layers).or(at.layer);
@@ -179,7 +213,11 @@ impl Track {
     pub fn words(&self, now: Instant) -> String {
         let done = self.count(Standing::Done) + self.count(Standing::Kept);
         let mut words = vec![format!("{done} of {} done", self.jobs.len())];
-        let running: Vec<&Progress> = self.jobs.iter().filter(|job| job.standing == Standing::Running).collect();
+        let running: Vec<&Progress> = self
+            .jobs
+            .iter()
+            .filter(|job| job.standing == Standing::Running)
+            .collect();
         if let Some(first) = running.first() {
             let phase = first.phase.as_ref().map_or(String::new(), |at| match at.layer {
                 Some((layer, layers)) => format!(" ({} {layer}/{layers})", at.phase.name()),
@@ -206,14 +244,34 @@ impl Track {
 /// What a notice says in a line of its own, with the weight of it; most notices only move bars.
 pub fn line(notice: &Notice<'_>) -> Option<(Level, String)> {
     Some(match notice {
-        Notice::Gone { job } => (Level::Warning, format!("{job}: its results are gone, so it runs again")),
-        Notice::TakenOver { job, attempt } => (Level::Info, format!("{job}: still running (attempt {attempt}), watched again")),
-        Notice::Started { job, attempt } if *attempt > 1 => (Level::Info, format!("{job}: attempt {attempt}")),
-        Notice::Ended { job, ending: Ending::Lost { error } } => (Level::Warning, format!("{job}: {}", error.message)),
-        Notice::Ended { job, ending: Ending::Failed { error } } => failure(job, error),
+        Notice::Gone { job } => (
+            Level::Warning,
+            format!("{job}: its results are gone, so it runs again"),
+        ),
+        Notice::TakenOver { job, attempt } => (
+            Level::Info,
+            format!("{job}: still running (attempt {attempt}), watched again"),
+        ),
+        Notice::Started { job, attempt } if *attempt > 1 => {
+            (Level::Info, format!("{job}: attempt {attempt}"))
+        }
+        Notice::Ended {
+            job,
+            ending: Ending::Lost { error },
+        } => (Level::Warning, format!("{job}: {}", error.message)),
+        Notice::Ended {
+            job,
+            ending: Ending::Failed { error },
+        } => failure(job, error),
         Notice::GivenUp { job, error } => failure(job, error),
-        Notice::Ended { job, ending: Ending::Interrupted } => (Level::Info, format!("{job}: stopped at a safe point")),
-        Notice::Stopping => (Level::Info, "stopping; press Ctrl-C again to stop at once".to_owned()),
+        Notice::Ended {
+            job,
+            ending: Ending::Interrupted,
+        } => (Level::Info, format!("{job}: stopped at a safe point")),
+        Notice::Stopping => (
+            Level::Info,
+            "stopping; press Ctrl-C again to stop at once".to_owned(),
+        ),
         Notice::Said { job, said } => return said_line(job, said),
         _ => return None,
     })
@@ -229,8 +287,14 @@ fn said_line(job: &str, said: &Said) -> Option<(Level, String)> {
             EventBody::Note { level, message } => Some((*level, format!("{job}: {message}"))),
             _ => None,
         },
-        Said::Garbage(text) => Some((Level::Warning, format!("{job}: a line of its events cannot be read: {text}"))),
-        Said::Gap(missing) => Some((Level::Warning, format!("{job}: {missing} lines of its events are missing"))),
+        Said::Garbage(text) => Some((
+            Level::Warning,
+            format!("{job}: a line of its events cannot be read: {text}"),
+        )),
+        Said::Gap(missing) => Some((
+            Level::Warning,
+            format!("{job}: {missing} lines of its events are missing"),
+        )),
     }
 }
 

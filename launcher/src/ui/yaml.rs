@@ -79,7 +79,11 @@ fn float(text: &str) -> String {
     match text.split_once('e') {
         None => text.to_owned(),
         Some((mantissa, exponent)) => {
-            let mantissa = if mantissa.contains('.') { mantissa.to_owned() } else { format!("{mantissa}.0") };
+            let mantissa = if mantissa.contains('.') {
+                mantissa.to_owned()
+            } else {
+                format!("{mantissa}.0")
+            };
             let sign = if exponent.starts_with(['-', '+']) { "" } else { "+" };
             format!("{mantissa}e{sign}{exponent}")
         }
@@ -89,7 +93,9 @@ fn float(text: &str) -> String {
 /// A word as it is where no reader could take it for anything else, in quotes otherwise.
 fn word(text: &str) -> String {
     let safe_start = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '/');
-    let safe = text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./+*()|,' ".contains(c));
+    let safe = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "_-./+*()|,' ".contains(c));
     let literal = matches!(
         text.to_ascii_lowercase().as_str(),
         "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
@@ -111,7 +117,7 @@ mod tests {
     fn a_nested_value_is_written_by_hand() {
         let value = json!({"quantize": {"entries": [
             {"name": "*weight*", "cfg": {"bits": [4, 3], "axis": null, "type": "dynamic"}},
-            {"name": "on", "eps": 1e-5, "empty": {}, "list": []},
+            {"name": "on", "eps": 1e-9, "empty": {}, "list": []},
         ]}});
         insta::assert_snapshot!(yaml(&value), @r#"
         quantize:
@@ -122,7 +128,7 @@ mod tests {
                 axis: null
                 type: dynamic
             - name: "on"
-              eps: 1.0e-5
+              eps: 1.0e-9
               empty: {}
               list: []
         "#);
@@ -142,9 +148,29 @@ mod tests {
 
     #[test]
     fn words_that_are_something_else_to_yaml_stay_words() {
-        for text in ["", "1", "on", "a: b", "# no", "1e-3", "~", "- x", "a #b", "tab\t", "ümlaut", "2020-01-01", "null", "&a", "*"] {
+        for text in [
+            "",
+            "1",
+            "on",
+            "a: b",
+            "# no",
+            "1e-3",
+            "~",
+            "- x",
+            "a #b",
+            "tab\t",
+            "ümlaut",
+            "2020-01-01",
+            "null",
+            "&a",
+            "*",
+        ] {
             let value = json!({ "key": text, "list": [text] });
-            assert_eq!(Document::parse(&yaml(&value), "x").unwrap().value(), value, "{text:?}");
+            assert_eq!(
+                Document::parse(&yaml(&value), "x").unwrap().value(),
+                value,
+                "{text:?}"
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ done
 candidate=$(sed -n 's/^  "candidate": "\(.*\)",$/\1/p' "$spec")
 mode=$(cat "$FAKE/$candidate" 2>/dev/null || echo ok)
 perplexity=$(cat "$FAKE/$candidate.perplexity" 2>/dev/null || echo 100.0)
-bytes=$(cat "$FAKE/$candidate.bytes" 2>/dev/null || echo 1000)
+bytes=$(cat "$FAKE/$candidate.bytes" 2>/dev/null || echo 10251264)
 gate=$(cat "$FAKE/$candidate.gate" 2>/dev/null || echo pass)
 echo "$candidate" >> "$FAKE/ran"
 sequence=0
@@ -20,8 +20,8 @@ say() {
 outcome() {
   cat > "$attempt/outcome.json.partial" <<END
 {"version":1,"candidate":"$candidate","status":"$1","error":$2,
- "checkpoint":{"path":"$attempt/checkpoint","bytes":$bytes,"source_bytes":2000,"ratio":0.5,"effective_bits":8.5,
-  "active_bytes_per_token":900,"compute":0.5,"assignment":"00"},
+ "checkpoint":{"path":"$attempt/checkpoint","bytes":$bytes,"source_bytes":20000000,"ratio":0.5,"effective_bits":8.5,
+  "active_bytes_per_token":8100000,"compute":0.5,"assignment":"00"},
  "gates":[{"gate":"size","verdict":"$gate","evidence":["ratio 0.5"]}],
  "evaluation":{"perplexity":$perplexity,"nll":4.6,"tokens":511,"windows":1,"kl_mean":0.01},
  "phases":[],"threads":1,"worker":"0.1.0","peak_memory":1,"cpu_seconds":0.5}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::attributes::{NumBits, Scaling};
 use super::field::Field;
 
-/// How a tensor is cut into blocks that share a scale (`specs` of ModelOpt 0.47: `block_sizes`).
+/// How a tensor is cut into blocks that share a scale (ModelOpt 0.47's `block_sizes`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockSizes {
     /// Elements per block along each axis, negative axes counting from the last; `None` is the whole axis.

@@ -139,7 +139,8 @@ impl AutoQuantize {
         match (has_baseline, global, spaces.is_empty()) {
             (HasBaseline::Yes, true, _) => fault(
                 "candidate_formats",
-                "with a `quantize` baseline, searched modules stand in `module_search_spaces`, not in `candidate_formats`",
+                "with a `quantize` baseline, searched modules stand in `module_search_spaces`, \
+                 not in `candidate_formats`",
             ),
             (HasBaseline::Yes, false, true) => fault(
                 "",

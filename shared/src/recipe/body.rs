@@ -148,7 +148,8 @@ impl Recipe {
         }
     }
 
-    /// Appends a KV cache preset (`fp8`, `nvfp4_cast`, `none`, …) to a preset's entries, as ModelOpt's command does.
+    /// Appends a KV cache preset (`fp8`, `nvfp4_cast`, `none`, …) to a preset's entries, as ModelOpt's command
+    /// does.
     ///
     /// # Errors
     /// An unknown name, or a recipe that is no preset and so decides about its KV cache itself.
@@ -168,7 +169,8 @@ impl Recipe {
         Ok(self)
     }
 
-    /// The resolved content with sorted keys: explicitly written fields only, tuples as lists, a preset without metadata.
+    /// The resolved content with sorted keys: explicitly written fields only, tuples as lists, a preset without
+    /// metadata.
     ///
     /// # Errors
     /// None that a recipe read by this module can cause.

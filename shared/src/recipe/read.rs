@@ -133,7 +133,8 @@ impl Reader {
 
     fn note_legacy(&mut self, node: &Node) {
         let note = format!(
-            "{}:{}: `quant_cfg` as a mapping of patterns is the form of older releases; a list of `quantizer_name` entries is today's",
+            "{}:{}: `quant_cfg` as a mapping of patterns is the form of older releases; \
+             a list of `quantizer_name` entries is today's",
             node.mark.source.file.display(),
             node.mark.line
         );

@@ -8,7 +8,13 @@ use crate::yaml::{Document, Node, from_document, from_node};
 use crate::{Error, Result};
 
 /// Names that a candidate must not have, because files of the run folder do.
-const TAKEN: [&str; 5] = ["sweep.yaml", "plan.json", "journal.jsonl", "portfolio.json", "reference.safetensors"];
+const TAKEN: [&str; 5] = [
+    "sweep.yaml",
+    "plan.json",
+    "journal.jsonl",
+    "portfolio.json",
+    "reference.safetensors",
+];
 
 /// Reads the text of a sweep file; paths in it are taken from the file's own folder.
 ///
@@ -21,7 +27,10 @@ pub fn read_sweep(text: &str, file: &Path) -> Result<Sweep> {
     if written.version != VERSION {
         return Err(at(root, "version")
             .mark
-            .refuse(format!("version {} of the sweep file is not known", written.version))
+            .refuse(format!(
+                "version {} of the sweep file is not known",
+                written.version
+            ))
             .key("version")
             .hint(format!("this program reads `version: {VERSION}`")));
     }
@@ -37,8 +46,16 @@ pub fn read_sweep(text: &str, file: &Path) -> Result<Sweep> {
         evaluate: data(root.child("evaluate"), file)?,
         candidates: candidates(root, file, &baselines)?,
         baselines,
-        gates: root.child("gates").map(|node| rules(node, "gates")).transpose()?.unwrap_or_default(),
-        resources: root.child("resources").map(from_node).transpose()?.unwrap_or_default(),
+        gates: root
+            .child("gates")
+            .map(|node| rules(node, "gates"))
+            .transpose()?
+            .unwrap_or_default(),
+        resources: root
+            .child("resources")
+            .map(from_node)
+            .transpose()?
+            .unwrap_or_default(),
     };
     check_references(root, &sweep)?;
     Ok(sweep)
@@ -52,12 +69,17 @@ fn at<'a>(root: &'a Node, key: &str) -> &'a Node {
 /// What "best" and "good enough" mean is the person's decision: a sweep that does not say is refused.
 fn refuse_without_question(root: &Node, baselines: &[Baseline]) -> Result<()> {
     let absent = |key: &str| root.child(key).is_none_or(Node::is_null);
-    let baseline = baselines.first().map_or("bf16", |baseline| baseline.name.as_str());
+    let baseline = baselines
+        .first()
+        .map_or("bf16", |baseline| baseline.name.as_str());
     let mut missing = Vec::new();
     let mut lines = Vec::new();
     if absent("objective") {
         missing.push("objective");
-        lines.push("objective: memory            # or `compute`, or {key: active_bytes_per_token, goal: min}".to_owned());
+        lines.push(
+            "objective: memory            # or `compute`, or {key: active_bytes_per_token, goal: min}"
+                .to_owned(),
+        );
     }
     if absent("acceptance") {
         missing.push("acceptance rule");
@@ -71,20 +93,29 @@ fn refuse_without_question(root: &Node, baselines: &[Baseline]) -> Result<()> {
         return Ok(());
     }
     let source = &root.mark.source.file;
-    Err(Error::input(format!("the sweep has no {}", missing.join(" and no ")))
-        .at(source)
-        .hint(format!("add to {}:\n\n{}", source.display(), lines.join("\n"))))
+    Err(
+        Error::input(format!("the sweep has no {}", missing.join(" and no ")))
+            .at(source)
+            .hint(format!("add to {}:\n\n{}", source.display(), lines.join("\n"))),
+    )
 }
 
 fn baselines(root: &Node) -> Result<Vec<Baseline>> {
-    let Some(node) = root.child("baselines") else { return Ok(Vec::new()) };
+    let Some(node) = root.child("baselines") else {
+        return Ok(Vec::new());
+    };
     let list = node.list().unwrap_or_default();
     list.iter()
         .map(|item| {
             let name = item.text().ok_or_else(|| {
-                item.mark.refuse("a baseline is a name").key("baselines").hint("write `baselines: [bf16]`")
+                item.mark
+                    .refuse("a baseline is a name")
+                    .key("baselines")
+                    .hint("write `baselines: [bf16]`")
             })?;
-            Ok(Baseline { name: folder_name(name, item)? })
+            Ok(Baseline {
+                name: folder_name(name, item)?,
+            })
         })
         .collect()
 }
@@ -102,7 +133,10 @@ fn candidates(root: &Node, file: &Path, baselines: &[Baseline]) -> Result<Vec<Ca
         let taken = candidates.iter().any(|other| other.name == candidate.name)
             || baselines.iter().any(|baseline| baseline.name == candidate.name);
         if taken {
-            let refusal = item.mark.refuse(format!("`{}` names two things", candidate.name)).key("candidates");
+            let refusal = item
+                .mark
+                .refuse(format!("`{}` names two things", candidate.name))
+                .key("candidates");
             return Err(refusal.hint("give this one a name of its own: {name: NAME, recipe: RECIPE}"));
         }
         candidates.push(candidate);
@@ -118,7 +152,10 @@ struct WrittenCandidate {
     recipe: String,
     #[serde(default)]
     overrides: Vec<String>,
-    #[expect(dead_code, reason = "known here so that serde accepts it; read from its node for better places")]
+    #[expect(
+        dead_code,
+        reason = "known here so that serde accepts it; read from its node for better places"
+    )]
     calibration: Option<serde_json::Value>,
 }
 
@@ -126,7 +163,13 @@ fn candidate(item: &Node, file: &Path) -> Result<Candidate> {
     let place = (item.mark.line, item.mark.column);
     if let Some(recipe) = item.text() {
         let name = folder_name(&candidate_name(recipe), item)?;
-        return Ok(Candidate { name, recipe: recipe.to_owned(), overrides: Vec::new(), calibration: None, place });
+        return Ok(Candidate {
+            name,
+            recipe: recipe.to_owned(),
+            overrides: Vec::new(),
+            calibration: None,
+            place,
+        });
     }
     let written: WrittenCandidate = from_node(item)?;
     let name = written.name.unwrap_or_else(|| candidate_name(&written.recipe));
@@ -161,7 +204,10 @@ fn check_references(root: &Node, sweep: &Sweep) -> Result<()> {
         for (key, bound) in rules {
             let node = at(root, section).child(key).unwrap_or(root);
             if let Some(of) = bound.unknown_baseline(&sweep.baselines) {
-                let refusal = node.mark.refuse(format!("there is no baseline `{of}`")).key(format!("{section}.{key}"));
+                let refusal = node
+                    .mark
+                    .refuse(format!("there is no baseline `{of}`"))
+                    .key(format!("{section}.{key}"));
                 return Err(refusal.hint(format!("add `baselines: [{of}]`")));
             }
             refuse_unmeasured(key, section, node, sweep)?;
@@ -174,12 +220,18 @@ fn check_references(root: &Node, sweep: &Sweep) -> Result<()> {
 fn refuse_unmeasured(key: &str, section: &str, node: &Node, sweep: &Sweep) -> Result<()> {
     let measured = ["perplexity", "nll", "delta", "kl_mean", "tokens"].contains(&key);
     if measured && sweep.evaluate.is_none() {
-        let refusal = node.mark.refuse(format!("{key} is not measured without `evaluate:`")).key(section);
+        let refusal = node
+            .mark
+            .refuse(format!("{key} is not measured without `evaluate:`"))
+            .key(section);
         return Err(refusal.hint("add `evaluate: {data: FILE}`"));
     }
     let compared = ["delta", "kl_mean"].contains(&key);
     if compared && sweep.baselines.is_empty() {
-        let refusal = node.mark.refuse(format!("{key} is not measured without a baseline")).key(section);
+        let refusal = node
+            .mark
+            .refuse(format!("{key} is not measured without a baseline"))
+            .key(section);
         return Err(refusal.hint("add `baselines: [bf16]`"));
     }
     Ok(())

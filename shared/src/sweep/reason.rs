@@ -27,15 +27,26 @@ pub fn recommendation(rows: &[Row], best: Option<usize>, sweep: &Sweep) -> Recom
             checkpoint: row.checkpoint.clone(),
             reason: why(row, rows, sweep),
         },
-        None => Recommendation { candidate: None, checkpoint: None, reason: why_none(rows, sweep) },
+        None => Recommendation {
+            candidate: None,
+            checkpoint: None,
+            reason: why_none(rows, sweep),
+        },
     }
 }
 
 fn why(row: &Row, rows: &[Row], sweep: &Sweep) -> String {
     let acceptable = rows.iter().filter(|row| is_acceptable(row)).count();
     let tried = rows.iter().filter(|row| row.recipe.is_some()).count();
-    let mut reason = format!("best for {} with {}", sweep.objective.name, acceptance_words(&sweep.acceptance));
-    reason.push_str(&format!(": {} {}", sweep.objective.key, brief(row.objective.unwrap_or(f64::NAN))));
+    let mut reason = format!(
+        "best for {} with {}",
+        sweep.objective.name,
+        acceptance_words(&sweep.acceptance)
+    );
+    reason.push_str(&format!(
+        ": {}",
+        figure(&sweep.objective.key, row.objective.unwrap_or(f64::NAN))
+    ));
     if let Some(ratio) = row.ratio {
         reason.push_str(&format!(", {}× the source's size", brief(ratio)));
     }
@@ -49,6 +60,23 @@ fn why(row: &Row, rows: &[Row], sweep: &Sweep) -> String {
     reason
 }
 
+/// A figure with its name: `10.25 MB`, `compute 0.25`.
+fn figure(key: &str, value: f64) -> String {
+    match key {
+        "bytes" => size(value),
+        "active_bytes_per_token" => format!("{} per token", size(value)),
+        _ => format!("{key} {}", brief(value)),
+    }
+}
+
+fn size(bytes: f64) -> String {
+    match bytes {
+        small if small < 1e6 => format!("{small} bytes"),
+        medium if medium < 1e9 => format!("{:.2} MB", medium / 1e6),
+        large => format!("{:.2} GB", large / 1e9),
+    }
+}
+
 fn is_acceptable(row: &Row) -> bool {
     matches!(row.decision, Decision::Best | Decision::Accepted)
 }
@@ -59,7 +87,10 @@ fn why_none(rows: &[Row], sweep: &Sweep) -> String {
         Some((row, miss)) => {
             format!("no candidate has {rule}; {} came closest: {miss}", row.candidate)
         }
-        None if rows.iter().any(|row| matches!(row.decision, Decision::Reject { .. })) => {
+        None if rows
+            .iter()
+            .any(|row| matches!(row.decision, Decision::Reject { .. })) =>
+        {
             format!("no candidate passed its gates and has {rule}")
         }
         None => "no candidate ran to its end".to_owned(),

@@ -165,7 +165,7 @@ pub fn specimens() -> Vec<Specimen> {
             hidden: 128,
             heads: 4,
             kv_heads: 1,
-            head_dim: 48,
+            head_dim: 96,
             theta: 1_000_000.0,
             rope: Rope::Yarn {
                 factor: 4.0,

@@ -128,7 +128,10 @@ impl Magnitude {
 ///
 /// Activations are `[tokens, features]`, tokens of one sequence next to each other. All tensors of a call have the same
 /// type, which is the type of the result. Every method fails if shapes or types do not fit together.
-#[expect(clippy::missing_errors_doc, reason = "stated once for all methods, just above")]
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "stated once for all methods, just above"
+)]
 pub trait Backend: Send + Sync {
     /// A tensor in the device's memory.
     type Tensor: Send + Sync + Clone;
@@ -197,7 +200,12 @@ pub trait Backend: Send + Sync {
     ) -> Result<Self::Tensor>;
 
     /// `activation(gate) · up`, the activation rounded before the product.
-    fn activate(&self, gate: &Self::Tensor, up: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;
+    fn activate(
+        &self,
+        gate: &Self::Tensor,
+        up: &Self::Tensor,
+        activation: Activation,
+    ) -> Result<Self::Tensor>;
 
     /// Adds `other` to `sum` in place: the residual connection.
     fn add(&self, sum: &mut Self::Tensor, other: &Self::Tensor) -> Result<()>;
@@ -229,7 +237,7 @@ impl AttentionShape {
         if sizes.contains(&0) || self.window == Some(0) {
             return Err(Error::input(format!("attention has a size of zero: {self:?}")));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(Error::input(format!(
                 "{} query heads cannot share {} key-value heads evenly",
                 self.heads, self.kv_heads

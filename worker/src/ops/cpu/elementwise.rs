@@ -46,7 +46,8 @@ fn gelu(x: f32) -> f32 {
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     // √(2/π).
-    let inner = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
+    let inner =
+        std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
     // `(1 + tanh z) / 2` without the cancellation where z is negative.
     x / (1.0 + exp(-2.0 * inner))
 }

@@ -14,8 +14,12 @@ impl<E: StoredElement + KernelElement> ModelElement for E {}
 /// The elements of an operand, which must be of type `E`.
 pub(super) fn typed<'a, E: ModelElement>(operation: &str, operand: &'a HostTensor) -> Result<&'a [E]> {
     E::borrow(operand.view().elements()).ok_or_else(|| {
-        Error::input(format!("`{operation}` cannot mix {} and {} operands", E::DTYPE, operand.dtype()))
-            .hint("all weights that a model computes with must have the type that its config.json names")
+        Error::input(format!(
+            "`{operation}` cannot mix {} and {} operands",
+            E::DTYPE,
+            operand.dtype()
+        ))
+        .hint("all weights that a model computes with must have the type that its config.json names")
     })
 }
 
@@ -32,26 +36,39 @@ pub(super) fn same_shape(operation: &str, left: &HostTensor, right: &HostTensor)
     if left.shape() == right.shape() {
         return Ok(());
     }
-    Err(misfit(operation, format!("{:?} and {:?} differ", left.shape(), right.shape())))
+    Err(misfit(
+        operation,
+        format!("{:?} and {:?} differ", left.shape(), right.shape()),
+    ))
 }
 
 /// Sizes of a linear layer: `[m, k]`, `[n, k]`.
-pub(super) fn linear(x: &HostTensor, weight: &HostTensor, bias: Option<&HostTensor>) -> Result<(usize, usize)> {
+pub(super) fn linear(
+    x: &HostTensor,
+    weight: &HostTensor,
+    bias: Option<&HostTensor>,
+) -> Result<(usize, usize)> {
     let ((_, k), (n, weight_k)) = (matrix("linear", x)?, matrix("linear", weight)?);
     if k != weight_k || weight.shape().len() != 2 {
         let shapes = format!("x is {:?}, but the weight is {:?}", x.shape(), weight.shape());
         return Err(misfit("linear", shapes));
     }
     match bias {
-        Some(bias) if bias.shape() != [n] => {
-            Err(misfit("linear", format!("the weight has {n} rows, but the bias is {:?}", bias.shape())))
-        }
+        Some(bias) if bias.shape() != [n] => Err(misfit(
+            "linear",
+            format!("the weight has {n} rows, but the bias is {:?}", bias.shape()),
+        )),
         _ => Ok((n, k)),
     }
 }
 
 /// Fails unless queries, keys and values have the sizes that `shape` says.
-pub(super) fn attention(q: &HostTensor, k: &HostTensor, v: &HostTensor, shape: &AttentionShape) -> Result<()> {
+pub(super) fn attention(
+    q: &HostTensor,
+    k: &HostTensor,
+    v: &HostTensor,
+    shape: &AttentionShape,
+) -> Result<()> {
     shape.check()?;
     let query = (shape.tokens(), shape.heads * shape.head_dim);
     let key = (shape.tokens(), shape.kv_heads * shape.head_dim);
@@ -59,7 +76,10 @@ pub(super) fn attention(q: &HostTensor, k: &HostTensor, v: &HostTensor, shape: &
         if matrix("attention", tensor)? != expected {
             let (rows, columns) = expected;
             let found = tensor.shape();
-            return Err(misfit("attention", format!("{name} is {found:?} instead of [{rows}, {columns}]")));
+            return Err(misfit(
+                "attention",
+                format!("{name} is {found:?} instead of [{rows}, {columns}]"),
+            ));
         }
     }
     Ok(())
@@ -76,10 +96,16 @@ pub(super) fn rotary(
     same_shape("rotate", &tables.cosines, &tables.sines)?;
     let (known, half) = matrix("rotate", &tables.cosines)?;
     if head_dim == 0 || width % head_dim != 0 || 2 * half > head_dim {
-        return Err(misfit("rotate", format!("rows of {width}, heads of {head_dim} and tables of {half} do not fit")));
+        return Err(misfit(
+            "rotate",
+            format!("rows of {width}, heads of {head_dim} and tables of {half} do not fit"),
+        ));
     }
     if rows != positions.len() {
-        return Err(misfit("rotate", format!("{rows} rows have {} positions", positions.len())));
+        return Err(misfit(
+            "rotate",
+            format!("{rows} rows have {} positions", positions.len()),
+        ));
     }
     match positions.iter().max() {
         Some(last) if *last as usize >= known => Err(Error::input(format!(
@@ -92,7 +118,10 @@ pub(super) fn rotary(
 /// Fails unless there is one target per row, and each is in the vocabulary.
 pub(super) fn targets(rows: usize, vocabulary: usize, targets: &[u32]) -> Result<()> {
     if rows != targets.len() {
-        return Err(misfit("losses", format!("{rows} rows have {} targets", targets.len())));
+        return Err(misfit(
+            "losses",
+            format!("{rows} rows have {} targets", targets.len()),
+        ));
     }
     match targets.iter().find(|target| **target as usize >= vocabulary) {
         None => Ok(()),

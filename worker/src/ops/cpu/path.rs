@@ -23,7 +23,11 @@ impl NumericPath {
 
     /// The fastest path of this CPU.
     pub fn detect() -> Self {
-        Self::ALL.into_iter().rev().find(|path| path.is_available()).unwrap_or(Self::Portable)
+        Self::ALL
+            .into_iter()
+            .rev()
+            .find(|path| path.is_available())
+            .unwrap_or(Self::Portable)
     }
 
     /// Its name in specifications and outcomes: `avx512bf16`, `avx2` or `portable`.
@@ -40,10 +44,13 @@ impl NumericPath {
     /// # Errors
     /// There is none.
     pub fn parse(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|path| path.name() == name).ok_or_else(|| {
-            Error::usage(format!("no CPU numeric path is called `{name}`"))
-                .hint("paths are `avx512bf16`, `avx2` and `portable`")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|path| path.name() == name)
+            .ok_or_else(|| {
+                Error::usage(format!("no CPU numeric path is called `{name}`"))
+                    .hint("paths are `avx512bf16`, `avx2` and `portable`")
+            })
     }
 
     /// Whether this CPU has it.
@@ -70,8 +77,14 @@ impl NumericPath {
         if self.is_available() {
             return Ok(self);
         }
-        Err(Error::input(format!("this CPU lacks the instructions of the numeric path `{}`", self.name()))
-            .hint(format!("run on a node that has them, or start a new run on `{}`", Self::detect().name())))
+        Err(Error::input(format!(
+            "this CPU lacks the instructions of the numeric path `{}`",
+            self.name()
+        ))
+        .hint(format!(
+            "run on a node that has them, or start a new run on `{}`",
+            Self::detect().name()
+        )))
     }
 
     /// The instructions for loops whose bits do not depend on them.

@@ -35,14 +35,24 @@ impl Scratch {
         if lines.len() < needed {
             lines = vec![CacheLine([0; 64]); needed];
         }
-        Buffer { lines, length, home: self, elements: PhantomData }
+        Buffer {
+            lines,
+            length,
+            home: self,
+            elements: PhantomData,
+        }
     }
 
     /// The smallest idle buffer of `needed` lines, or an empty one.
     fn best_fit(&self, needed: usize) -> Vec<CacheLine> {
-        let Ok(mut idle) = self.idle.lock() else { return Vec::new() };
+        let Ok(mut idle) = self.idle.lock() else {
+            return Vec::new();
+        };
         let fitting = idle.iter().enumerate().filter(|(_, lines)| lines.len() >= needed);
-        match fitting.min_by_key(|(_, lines)| lines.len()).map(|(index, _)| index) {
+        match fitting
+            .min_by_key(|(_, lines)| lines.len())
+            .map(|(index, _)| index)
+        {
             Some(index) => idle.swap_remove(index),
             // Too small for the work at hand: let it go rather than collect one buffer of every size.
             None => idle.pop().map(drop).map(|()| Vec::new()).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! The bf16 kernel of AVX512-BF16: `VDPBF16PS` adds two products to each of 16 sums.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_loadu_ps, _mm512_set1_epi32,
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
     _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
@@ -35,7 +35,14 @@ impl MicroKernel for Avx512Bf16 {
     fn accumulate(self, left: &[bf16], right: &[bf16], sums: &mut [f32], stride: usize) {
         let groups = checked_groups::<Self>(left, right, sums, stride);
         // SAFETY: `detect` found the instructions; `checked_groups` found the slices long enough for every access.
-        unsafe { accumulate(groups, left.as_ptr().cast(), right.as_ptr().cast(), (sums.as_mut_ptr(), stride)) }
+        unsafe {
+            accumulate(
+                groups,
+                left.as_ptr().cast(),
+                right.as_ptr().cast(),
+                (sums.as_mut_ptr(), stride),
+            )
+        }
     }
 }
 

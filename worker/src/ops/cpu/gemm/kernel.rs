@@ -76,9 +76,18 @@ pub(super) fn checked_groups<K: MicroKernel>(
     stride: usize,
 ) -> usize {
     let groups = right.len() / (K::COLUMNS * K::GROUP);
-    assert!(groups * K::GROUP <= K::Packed::BLOCK, "a right panel is longer than a block");
-    assert!(left.len() >= K::ROWS * K::Packed::STRIDE, "a left panel is too short");
-    assert!(stride >= K::COLUMNS && sums.len() >= (K::ROWS - 1) * stride + K::COLUMNS, "sums are too few");
+    assert!(
+        groups * K::GROUP <= K::Packed::BLOCK,
+        "a right panel is longer than a block"
+    );
+    assert!(
+        left.len() >= K::ROWS * K::Packed::STRIDE,
+        "a left panel is too short"
+    );
+    assert!(
+        stride >= K::COLUMNS && sums.len() >= (K::ROWS - 1) * stride + K::COLUMNS,
+        "sums are too few"
+    );
     groups
 }
 

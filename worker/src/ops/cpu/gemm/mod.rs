@@ -1,16 +1,15 @@
 //! Matrix products: packed operands, register-tiled kernels, one driver.
 
-mod driver;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
+mod driver;
 mod kernel;
 mod pack;
 mod portable;
-
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;

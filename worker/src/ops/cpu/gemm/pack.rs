@@ -22,7 +22,12 @@ pub(crate) struct Matrix<'a, E> {
 impl<'a, E> Matrix<'a, E> {
     /// A whole matrix of `columns` per row.
     pub(crate) fn dense(elements: &'a [E], columns: usize) -> Self {
-        Self { elements, rows: elements.len() / columns, columns, stride: columns }
+        Self {
+            elements,
+            rows: elements.len() / columns,
+            columns,
+            stride: columns,
+        }
     }
 
     /// One row.
@@ -44,7 +49,10 @@ pub(crate) struct LeftLayout {
 impl LeftLayout {
     /// The layout of rows of `depth` elements for kernel `K`.
     pub(crate) fn new<K: MicroKernel>(depth: usize) -> Self {
-        Self { depth, blocks: depth.div_ceil(K::Packed::BLOCK) }
+        Self {
+            depth,
+            blocks: depth.div_ceil(K::Packed::BLOCK),
+        }
     }
 
     /// Elements that `rows` rows take.
@@ -66,8 +74,12 @@ impl LeftLayout {
 
     /// Packs one row, or zeros where `elements` ends early.
     #[inline(always)]
-    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(&self, elements: &[E], packed: &mut [K::Packed], row: usize)
-    where
+    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(
+        &self,
+        elements: &[E],
+        packed: &mut [K::Packed],
+        row: usize,
+    ) where
         K::Packed: PackFrom<E>,
     {
         let panel_length = self.blocks * K::ROWS * K::Packed::STRIDE;
@@ -75,7 +87,9 @@ impl LeftLayout {
         for block in 0..self.blocks {
             let first = block * K::Packed::BLOCK;
             // A group that `depth` cuts through is filled up with zeros.
-            let width = (self.depth - first).min(K::Packed::BLOCK).next_multiple_of(K::GROUP);
+            let width = (self.depth - first)
+                .min(K::Packed::BLOCK)
+                .next_multiple_of(K::GROUP);
             let target = &mut panel[(block * K::ROWS + row % K::ROWS) * K::Packed::STRIDE..][..width];
             let source = elements.get(first..).unwrap_or_default();
             let (filled, padding) = target.split_at_mut(source.len().min(width));
@@ -112,7 +126,9 @@ pub(crate) struct RightLayout {
 impl RightLayout {
     /// The layout of columns of `depth` elements for kernel `K`.
     pub(crate) fn new<K: MicroKernel>(depth: usize) -> Self {
-        Self { panel: depth.next_multiple_of(K::GROUP) * K::COLUMNS }
+        Self {
+            panel: depth.next_multiple_of(K::GROUP) * K::COLUMNS,
+        }
     }
 
     /// Elements of one panel.
@@ -126,8 +142,11 @@ impl RightLayout {
     }
 
     /// Packs panel `panel` of the columns that are the rows of `source`: weights `[n, k]`, keys.
-    pub(crate) fn pack_from_rows<K: MicroKernel, E: Copy>(source: Matrix<'_, E>, panel: usize, packed: &mut [K::Packed])
-    where
+    pub(crate) fn pack_from_rows<K: MicroKernel, E: Copy>(
+        source: Matrix<'_, E>,
+        panel: usize,
+        packed: &mut [K::Packed],
+    ) where
         K::Packed: PackFrom<E>,
     {
         // Elements of `k` that are carried over at a time, so that their targets stay in the first-level cache.
@@ -135,7 +154,7 @@ impl RightLayout {
         let zero = <K::Packed as crate::tensor::dtype::Element>::from_f32(0.0);
         let first = panel * K::COLUMNS;
         let columns = source.rows.saturating_sub(first).min(K::COLUMNS);
-        if columns < K::COLUMNS || source.columns % K::GROUP != 0 {
+        if columns < K::COLUMNS || !source.columns.is_multiple_of(K::GROUP) {
             packed.fill(zero);
         }
         for start in (0..source.columns).step_by(STRETCH) {
@@ -163,7 +182,7 @@ impl RightLayout {
         let zero = <K::Packed as crate::tensor::dtype::Element>::from_f32(0.0);
         let first = panel * K::COLUMNS;
         let columns = source.columns.saturating_sub(first).min(K::COLUMNS);
-        if columns < K::COLUMNS || source.rows % K::GROUP != 0 {
+        if columns < K::COLUMNS || !source.rows.is_multiple_of(K::GROUP) {
             packed.fill(zero);
         }
         for row in 0..source.rows {
