@@ -22,7 +22,7 @@ real *FLAGS:
 
 # Speed, against torch and memcpy in the same run.
 bench:
-    benches/run.sh
+    for bench in benches/*/run.sh; do $bench; done
 
 # Rustdoc without a warning.
 docs:

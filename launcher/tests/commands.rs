@@ -1,4 +1,9 @@
 //! The single-shot commands and bad input through the real program, with a worker that only pretends.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 #[expect(dead_code, reason = "each test file uses a part of the world")]
 mod fake;

@@ -1,4 +1,9 @@
 //! `qlaunch submit` through the real program, with a worker that only pretends.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod fake;
 
@@ -48,7 +53,7 @@ fn a_sweep_ends_in_a_portfolio_with_the_best_candidate_last() {
     second      7,621,832   7.62M   0.50   8.5       8.1      110.00  +10.0%  0.0100  1 pass  reject: Δ over 1%  runs/tiny-XXXX/second/checkpoint
 
     recommended: first · runs/tiny-XXXX/first/checkpoint
-      best for memory with perplexity within 1% of bf16: 10.25 MB, 0.5× the source's size, perplexity +0.5%; the only one of 2 that is acceptable
+      best for memory with perplexity within 1% of bf16: 10.25 MB, 0.50× the source's size, perplexity +0.5%; the only one of 2 that is acceptable
     next: measure it on text of your own: `qlaunch eval runs/tiny-XXXX/first/checkpoint --data FILE --reference MODEL`
     ");
     assert_eq!(world.ran(), ["bf16", "first", "second"]);
@@ -310,4 +315,37 @@ fn a_dry_run_shows_what_would_be_written_and_writes_nothing() {
             .replace("WORLD", &world.folder.path().display().to_string());
         assert_eq!(script, shown);
     }
+}
+
+#[test]
+fn a_run_folder_of_another_sweep_is_left_alone() {
+    let world = World::new();
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    let journal = world.run_folder().join("journal.jsonl");
+    let text = fs::read_to_string(&journal).unwrap();
+    let other = text.replacen("\"identity\":\"", "\"identity\":\"other", 1);
+    assert_ne!(other, text);
+    fs::write(&journal, other).unwrap();
+    let ran = world.run(&["submit", "sweep.yaml"]);
+    assert_eq!((ran.code, world.ran().len()), (3, 3), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("belongs to another sweep of this name"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_run_has_one_name_wherever_it_is_submitted_from() {
+    let world = World::new();
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    // The same recipes, found in a folder of the project instead of the built-in library.
+    let recipes = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../recipes")
+        .canonicalize()
+        .unwrap();
+    std::os::unix::fs::symlink(recipes, world.path("recipes")).unwrap();
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    assert_eq!(world.ran().len(), 3);
+    world.run_folder();
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::main::Context;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
-use crate::plan::{Ingredients, PlannedRun, Script, expand, render, run_name};
+use crate::plan::{Ingredients, PlannedRun, Script, expand, identity, render, run_name};
 use crate::session::Setup;
 use crate::ui::{coverage, parameters};
 
@@ -51,9 +51,10 @@ impl Submission {
             library: &library(around),
             threads: settings.profile.threads,
         })?;
-        let name = run_name(&sweep.name, &jobs, &model)?;
+        let identity = identity(&jobs, &model)?;
+        let name = run_name(&sweep.name, &identity);
         let folder = settings.runs.join(&name);
-        let run = PlannedRun::place(name, folder, jobs);
+        let run = PlannedRun::place(name, folder, identity, jobs);
         Ok(Self {
             settings,
             text,

@@ -19,6 +19,7 @@ fn opened(fresh: bool) -> Entry {
     Entry::Opened {
         version: 1,
         launcher: "0".to_owned(),
+        identity: "0".to_owned(),
         fresh,
         jobs,
     }

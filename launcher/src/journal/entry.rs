@@ -25,6 +25,9 @@ pub enum Entry {
         version: u32,
         /// The launcher's own version.
         launcher: String,
+        /// Hash of everything that the run's results depend on.
+        #[serde(default)]
+        identity: String,
         /// Whether finished jobs are to be run again.
         fresh: bool,
         /// The jobs of the run: baselines first, then candidates in the sweep's order.

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use qlaunch_shared::{Error, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -30,11 +31,7 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(fault)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::input("another qlaunch drives this run")
-                .at(path)
-                .hint("wait for it, or stop it with Ctrl-C"));
-        }
+        lock(&file, path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(fault)?;
         let (lines, good) = parse(&bytes).map_err(|error| error.at(path))?;
@@ -64,6 +61,20 @@ impl Journal {
             .map_err(|error| Error::io("write the journal", &self.path, &error))?;
         Ok(line)
     }
+}
+
+/// Takes the lock of a journal, or refuses after half a second: a child that a dead launcher was about to start holds the
+/// launcher's lock until it has become the program it will be.
+fn lock(file: &File, path: &Path) -> Result<()> {
+    for _ in 0..25 {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(Error::input("another qlaunch drives this run")
+        .at(path)
+        .hint("wait for it, or stop it with Ctrl-C"))
 }
 
 /// Reads a journal: its lines, and how many bytes of it are whole.

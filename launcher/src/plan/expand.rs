@@ -34,6 +34,8 @@ pub struct PlannedRun {
     pub name: String,
     /// Its folder, absolute.
     pub folder: PathBuf,
+    /// Hash of everything that its results depend on; empty where the folder is for this run only.
+    pub identity: String,
     /// Baselines first, then candidates in the sweep's order.
     pub jobs: Vec<PlannedJob>,
 }
@@ -60,7 +62,7 @@ impl PlannedJob {
 
 impl PlannedRun {
     /// Gives jobs their run: its name, its folder, and the reference that the first baseline leaves there.
-    pub fn place(name: String, folder: PathBuf, mut jobs: Vec<PlannedJob>) -> Self {
+    pub fn place(name: String, folder: PathBuf, identity: String, mut jobs: Vec<PlannedJob>) -> Self {
         let kept = RunFolder(folder.clone()).reference();
         let has_reference = jobs.iter().any(PlannedJob::is_baseline);
         for (index, job) in jobs.iter_mut().enumerate() {
@@ -72,7 +74,12 @@ impl PlannedRun {
                 };
             }
         }
-        Self { name, folder, jobs }
+        Self {
+            name,
+            folder,
+            identity,
+            jobs,
+        }
     }
 }
 

@@ -14,11 +14,11 @@ use sha2::{Digest, Sha256};
 
 use super::expand::PlannedJob;
 
-/// `NAME-XXXX`, with four hex digits of the hash of jobs, model, data and program version.
+/// The hash of jobs, model, data and program version, in hex.
 ///
 /// # Errors
 /// Files that cannot be read.
-pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<String> {
+pub fn identity(jobs: &[PlannedJob], model: &Model) -> Result<String> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -26,8 +26,7 @@ pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<Strin
     };
     part(env!("CARGO_PKG_VERSION").as_bytes());
     for job in jobs {
-        let spec = serde_json::to_vec(&job.spec)
-            .map_err(|error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name)))?;
+        let spec = content(job)?;
         part(&spec);
         part(
             job.plan
@@ -43,8 +42,23 @@ pub fn run_name(sweep: &str, jobs: &[PlannedJob], model: &Model) -> Result<Strin
     for data in data_files(jobs) {
         part(&digest(&data)?);
     }
-    let digest = hash.finalize();
-    Ok(format!("{sweep}-{:02x}{:02x}", digest[0], digest[1]))
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// `NAME-XXXX`: short enough to type. Should four digits ever be the same for two sweeps, the journal tells them apart.
+pub fn run_name(sweep: &str, identity: &str) -> String {
+    format!("{sweep}-{}", identity.get(..4).unwrap_or(identity))
+}
+
+/// What a job is told, with its recipe by content: where a recipe was found does not change what it does.
+fn content(job: &PlannedJob) -> Result<Vec<u8>> {
+    let fault =
+        |error: serde_json::Error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name));
+    let mut spec = serde_json::to_value(&job.spec).map_err(fault)?;
+    if let Some(quantize) = &job.spec.quantize {
+        spec["quantize"]["recipe"] = quantize.recipe.resolved_json()?;
+    }
+    serde_json::to_vec(&spec).map_err(fault)
 }
 
 fn data_files(jobs: &[PlannedJob]) -> Vec<PathBuf> {

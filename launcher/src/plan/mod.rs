@@ -5,5 +5,5 @@ mod identity;
 mod render;
 
 pub use expand::{Ingredients, PlannedJob, PlannedRun, SHARD_BYTES, absolute, expand};
-pub use identity::run_name;
+pub use identity::{identity, run_name};
 pub use render::{Script, render};

@@ -11,7 +11,7 @@ use super::listener::Listener;
 use crate::backend::Processes;
 use crate::config::{Settings, Surroundings, template};
 use crate::engine::{Policy, State};
-use crate::journal::Journal;
+use crate::journal::{Entry, Journal, Line};
 use crate::plan::PlannedRun;
 use crate::ship::worker_binary;
 use crate::transport::Local;
@@ -88,6 +88,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
     std::fs::create_dir_all(&run.folder)
         .map_err(|error| Error::io("make the run folder", &run.folder, &error))?;
     let (journal, lines) = Journal::open(&RunFolder(run.folder.clone()).journal())?;
+    refuse_other_run(run, &lines)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,6 +105,20 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
         drive.work().await?;
         Ok(drive.into_carried())
     })
+}
+
+/// Two sweeps whose names and four digits are the same must not take each other's results for their own.
+fn refuse_other_run(run: &PlannedRun, lines: &[Line]) -> Result<()> {
+    let other =
+        |line: &Line| matches!(&line.entry, Entry::Opened { identity, .. } if *identity != run.identity);
+    match lines.iter().any(other) {
+        true => Err(
+            Error::input("the run folder belongs to another sweep of this name")
+                .at(&run.folder)
+                .hint("rename the sweep, or use another `--runs` folder"),
+        ),
+        false => Ok(()),
+    }
 }
 
 /// Milliseconds since the Unix epoch.

@@ -86,10 +86,10 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
             baseline: job.is_baseline(),
         };
         let jobs = self.run.jobs.iter().map(name).collect();
-        let launcher = env!("CARGO_PKG_VERSION").to_owned();
         self.note(Entry::Opened {
             version: VERSION,
-            launcher,
+            launcher: env!("CARGO_PKG_VERSION").to_owned(),
+            identity: self.run.identity.clone(),
             fresh: self.setup.fresh,
             jobs,
         })?;

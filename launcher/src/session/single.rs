@@ -33,6 +33,7 @@ pub fn carry_out_single(single: Single, setup: &Setup, listener: &mut dyn Listen
     let run = PlannedRun {
         name: name.clone(),
         folder: folder.clone(),
+        identity: String::new(),
         jobs: vec![single.job],
     };
     let carried = carry_out(&run, setup, listener)?;

@@ -145,7 +145,7 @@ impl ModelConfig {
         let family = Family::of(&fields)?;
         let heads = fields.required_count("num_attention_heads")?;
         let hidden_size = fields.required_count("hidden_size")?;
-        let kv_heads = fields.count("num_key_value_heads")?.unwrap_or(heads);
+        let kv_heads = fields.count("num_key_value_heads")?.unwrap_or_else(|| family.default_kv_heads(heads));
         if heads % kv_heads != 0 {
             return Err(fields.error(
                 "num_key_value_heads",
@@ -154,6 +154,7 @@ impl ModelConfig {
         }
         let head_dim = match fields.count("head_dim")? {
             Some(width) => width,
+            None if family == Family::Qwen3 => 128,
             None if hidden_size % heads == 0 => hidden_size / heads,
             None => {
                 return Err(fields.error("head_dim", format!("{hidden_size} is no multiple of {heads} heads")));
@@ -207,14 +208,17 @@ fn activation(fields: &Fields<'_>) -> Result<Activation> {
     }
 }
 
+/// `sliding_window`; transformers takes 4096 where the key is absent, and no window where it is null.
+fn window(fields: &Fields<'_>) -> Result<Option<usize>> {
+    if fields.map.contains_key("sliding_window") { fields.count("sliding_window") } else { Ok(Some(4096)) }
+}
+
 /// Which layers see a window only: `layer_types` where it is given, else the family's own rule.
 fn windows(fields: &Fields<'_>, family: Family, layers: usize) -> Result<Vec<Option<usize>>> {
     let width = match family {
         Family::Llama => None,
-        Family::Mistral => fields.count("sliding_window")?,
-        Family::Qwen2 | Family::Qwen3 if fields.flag("use_sliding_window")?.unwrap_or(false) => {
-            fields.count("sliding_window")?
-        }
+        Family::Mistral => window(fields)?,
+        Family::Qwen2 | Family::Qwen3 if fields.flag("use_sliding_window")?.unwrap_or(false) => window(fields)?,
         Family::Qwen2 | Family::Qwen3 => None,
     };
     let Some(width) = width else { return Ok(vec![None; layers]) };

@@ -45,6 +45,15 @@ impl Family {
         }
     }
 
+    /// Key and value heads where the config does not say, as transformers has them.
+    pub(super) const fn default_kv_heads(self, heads: usize) -> usize {
+        match self {
+            Self::Llama => heads,
+            Self::Mistral => 8,
+            Self::Qwen2 | Self::Qwen3 => 32,
+        }
+    }
+
     /// Whether query and key heads have norms of their own.
     pub const fn has_head_norms(self) -> bool {
         matches!(self, Self::Qwen3)

@@ -124,3 +124,22 @@ fn a_truncated_file_is_refused_by_name() {
         assert!(error.message.contains("truncated"), "{length}: {error}");
     }
 }
+
+#[test]
+fn what_a_config_leaves_out_is_what_transformers_takes() {
+    let mistral = |change: fn(&mut Value)| {
+        parse(|c| {
+            c["model_type"] = json!("mistral");
+            c["architectures"] = json!(["MistralForCausalLM"]);
+            change(c);
+        })
+        .unwrap()
+    };
+    assert_eq!(mistral(|_| ()).windows[0], Some(4096));
+    assert_eq!(mistral(|c| c["sliding_window"] = Value::Null).windows[0], None);
+    let qwen = parse(|c| {
+        c["model_type"] = json!("qwen3");
+        c["architectures"] = json!(["Qwen3ForCausalLM"]);
+    });
+    assert_eq!(qwen.unwrap().head_dim, 128);
+}

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::body::{Form, RecipeType, plain};
 use super::imports::Resolver;
 use super::library::Library;
-use super::load::{find, load_recipe};
+use super::load::{find, load_recipe, with_remedy};
 use super::raw::RawFile;
 use super::read::{self, Reader};
 use super::schema::Schema;
@@ -66,7 +66,11 @@ pub struct Listing {
 /// # Errors
 /// No such file, or anything wrong in it.
 pub fn define(library: &Library, name_or_path: &str) -> Result<Definition> {
-    let (location, _) = find(library, name_or_path)?;
+    resolved(library, name_or_path).map_err(with_remedy)
+}
+
+fn resolved(library: &Library, name_or_path: &str) -> Result<Definition> {
+    let (location, renamed) = find(library, name_or_path)?;
     if !location.is_file() {
         return recipe(library, name_or_path);
     }
@@ -84,11 +88,12 @@ pub fn define(library: &Library, name_or_path: &str) -> Result<Definition> {
     };
     let node = Resolver::new(library).resolve(file, schema)?;
     let content = plain(content(&node, schema)?);
+    let notes = renamed.map(|renamed| renamed.to_string()).into_iter().collect();
     Ok(Definition {
         name: location.name(),
         kind,
         content,
-        notes: Vec::new(),
+        notes,
     })
 }
 

@@ -84,7 +84,8 @@ impl EntryForm {
         }
         let cfg = match self.cfg {
             Field::Set(cfg) if cfg.is_empty() && enable => {
-                let message = "an empty `cfg` says nothing: leave it out to keep the attributes, or set `enable: false`";
+                let message = "an empty `cfg` says nothing: leave it out to keep the attributes, \
+                               or set `enable: false`";
                 return Err(Fault {
                     key: "cfg",
                     message: message.to_owned(),

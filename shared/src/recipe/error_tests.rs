@@ -76,19 +76,19 @@ fn documents_that_do_not_go_together_are_refused() {
     for (text, expected) in [
         (
             "a: 1\n---\nb: 2\n---\nc: 3\n",
-            "expected 1 or 2 YAML documents, got 3\n  at r.yaml:5:1",
+            "expected 1 or 2 YAML documents, got 3\n  at r.yaml:5:1\n\nhint: put `imports:` into the first document and everything else into the second",
         ),
         (
             "- a\n---\nb: 2\n",
-            "the first of two YAML documents must be a mapping, not a list\n  at r.yaml:1:1",
+            "the first of two YAML documents must be a mapping, not a list\n  at r.yaml:1:1\n\nhint: put `imports:` into the first document and everything else into the second",
         ),
         (
             "a: 1\n---\ntext\n",
-            "the second of two YAML documents must be a mapping or a list, not text\n  at r.yaml:3:1",
+            "the second of two YAML documents must be a mapping or a list, not text\n  at r.yaml:3:1\n\nhint: put `imports:` into the first document and everything else into the second",
         ),
         (
             "just text\n",
-            "a recipe file holds a mapping or a list, not text\n  at r.yaml:1:1",
+            "a recipe file holds a mapping or a list, not text\n  at r.yaml:1:1\n\nhint: compare `qlaunch recipe show general/ptq/nvfp4_default-kv_fp8`, which works",
         ),
     ] {
         assert_refused(text, expected);
@@ -389,7 +389,7 @@ fn an_entry_must_change_something() {
     let refusal = |entry: &str| Workbench::refused_body(&format!("  quant_cfg:\n    - {entry}\n"));
     assert_eq!(
         refusal("{quantizer_name: a}"),
-        "an entry needs `cfg`, `enable` or both: a name alone changes nothing\n  at r.yaml:4:7 (`quantize.quant_cfg.0`)"
+        "an entry needs `cfg`, `enable` or both: a name alone changes nothing\n  at r.yaml:4:7 (`quantize.quant_cfg.0`)\n\nhint: compare `qlaunch recipe show general/ptq/nvfp4_default-kv_fp8`, which works"
     );
     for entry in [
         "{quantizer_name: a, cfg: {}}",
@@ -399,7 +399,7 @@ fn an_entry_must_change_something() {
         assert_eq!(
             refusal(entry),
             "an empty `cfg` says nothing: leave it out to keep the attributes, or set `enable: false`\n  \
-             at r.yaml:4:32 (`quantize.quant_cfg.0.cfg`)"
+             at r.yaml:4:32 (`quantize.quant_cfg.0.cfg`)\n\nhint: compare `qlaunch recipe show general/ptq/nvfp4_default-kv_fp8`, which works"
         );
     }
     assert!(refusal("{enable: false}").starts_with("`quantizer_name` is missing"));
@@ -408,4 +408,29 @@ fn an_entry_must_change_something() {
         refusal("{quantizer_name: a, enable: 3}")
             .starts_with("invalid type: integer `3`, expected a boolean")
     );
+}
+
+#[test]
+fn every_refusal_has_a_remedy() {
+    for text in [
+        "quantize: [\n",
+        "metadata: 3\nquantize: {}\n",
+        "metadata: {recipe_type: ptq, more: 1}\nquantize: {}\n",
+        "metadata: {recipe_type: ptq}\nquantize: 3\n",
+        "metadata: {recipe_type: ptq}\nquantize: {quant_cfg: 3}\n",
+        "metadata: {recipe_type: ptq}\nquantize: {algorithm: 3}\n",
+        "metadata: {recipe_type: ptq}\nquantize: {effective_bits: 17}\n",
+        "metadata: {recipe_type: ptq}\nquantize: {quant_cfg: [{quantizer_name: a, cfg: {num_bits: e9m9}}]}\n",
+        "metadata: {recipe_type: ptq}\nquantize: {quant_cfg: [{quantizer_name: a, cfg: {num_bits: nvfp4}}]}\n",
+        "metadata: {recipe_type: ptq}\nquantize: {quant_cfg: [{quantizer_name: a, cfg: {enable: true}}]}\n",
+        "metadata: {recipe_type: ptq}\nquantize: {quant_cfg: [{quantizer_name: a, cfg: [3]}]}\n",
+        "a: &a [*a]\n",
+        "a: !!set {b}\n",
+    ] {
+        let error = Workbench::new().with("r.yaml", text).load("r").unwrap_err();
+        assert!(
+            error.hint.is_some() && error.place.line.is_some(),
+            "{text}: {error}"
+        );
+    }
 }

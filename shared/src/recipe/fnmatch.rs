@@ -65,6 +65,15 @@ impl Pattern {
         }
     }
 
+    /// Whether anything in it but a star can stand for a digit.
+    pub(super) fn touches_digits(&self) -> bool {
+        let digits = || '0'..='9';
+        self.segments.iter().any(|segment| match segment {
+            Segment::Literal(literal) => literal.contains(|c: char| c.is_ascii_digit()),
+            Segment::Tokens(tokens) => tokens.iter().any(|token| digits().any(|digit| token.fits(digit))),
+        })
+    }
+
     /// Whether a name fits.
     pub fn matches(&self, name: &str) -> bool {
         let Some((first, others)) = self.segments.split_first() else {
@@ -109,7 +118,9 @@ impl Segment {
             Self::Literal(literal) => text.strip_prefix(literal.as_str()),
             Self::Tokens(tokens) => {
                 let mut chars = text.chars();
-                let fits = tokens.iter().all(|token| chars.next().is_some_and(|c| token.fits(c)));
+                let fits = tokens
+                    .iter()
+                    .all(|token| chars.next().is_some_and(|c| token.fits(c)));
                 fits.then_some(chars.as_str())
             }
         }
@@ -170,26 +181,40 @@ fn closing_bracket(chars: &[char], start: usize) -> Option<usize> {
 
 /// A set; a range that runs backwards holds nothing, and a hyphen at either end stands for itself.
 fn set(content: &[char]) -> Token {
-    let (negated, content) = match content.split_first() {
+    let (negated, mut rest) = match content.split_first() {
         Some(('!', rest)) => (true, rest),
         _ => (false, content),
     };
     let mut ranges = Vec::new();
-    let mut rest = content;
-    loop {
-        rest = match rest {
-            [] => return Token::Set { negated, ranges },
-            [low, '-', high, rest @ ..] => {
-                if low <= high {
-                    ranges.push((*low, *high));
+    while let Some((&first, others)) = rest.split_first() {
+        rest = match others {
+            ['-', last, others @ ..] => {
+                if first <= *last {
+                    ranges.push((first, *last));
                 }
-                rest
+                others
             }
-            [c, rest @ ..] => {
-                ranges.push((*c, *c));
-                rest
+            _ => {
+                ranges.push((first, first));
+                others
             }
         };
+    }
+    match ranges.first() {
+        // Python drops backward ranges first and looks for the mark of negation then, so `[b-a!x]` is `[!x]`.
+        Some(&('!', last)) if !negated => {
+            let others = ranges.split_off(1);
+            let ends = if last == '!' {
+                vec![]
+            } else {
+                vec![('-', '-'), (last, last)]
+            };
+            Token::Set {
+                negated: true,
+                ranges: ends.into_iter().chain(others).collect(),
+            }
+        }
+        _ => Token::Set { negated, ranges },
     }
 }
 

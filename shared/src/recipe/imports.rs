@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::library::Library;
+use super::library::{Library, Location};
 use super::raw::{Import, RawFile};
 use super::read;
 use super::schema::Schema;
-use crate::yaml::{Content, MAX_COST, MAX_DEPTH, Mapping, Node, closest};
+use crate::yaml::{Content, Entry, MAX_COST, MAX_DEPTH, Mapping, Node, closest};
 use crate::{Error, Result};
 
 const MARKER: &str = "$import";
@@ -81,40 +81,29 @@ impl<'a> Resolver<'a> {
     }
 
     fn snippet(&mut self, import: &Import) -> Result<Rc<Snippet>> {
-        let key = format!("imports.{}", import.name);
-        let located = |error: Error| match error.place.file {
-            Some(_) => error,
-            None => import.mark.locate(error).key(&key),
-        };
-        let location = self.library.find_config(&import.path).map_err(|error| {
-            let names = self.library.names();
-            let hint = match closest(&import.path, names.iter().map(String::as_str)) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => "paths are relative to the working folder or to the library (`qlaunch recipe list`)"
-                    .to_owned(),
-            };
-            located(error).hint(hint)
-        })?;
+        let location = self.location(import)?;
         let identity = location.identity();
         if self.chain.contains(&identity) {
-            return Err(located(self.cycle(&identity)));
+            return Err(import.refuse(self.cycle(&identity)));
         }
         if self.chain.len() >= MAX_CHAIN {
-            return Err(located(Error::input(format!(
-                "more than {MAX_CHAIN} files import one another in a chain"
-            ))));
+            let message = format!("more than {MAX_CHAIN} files import one another in a chain");
+            return Err(import.refuse(Error::input(message)));
         }
         if let Some(snippet) = self.resolved.get(&identity) {
             return Ok(Rc::clone(snippet));
         }
         let raw = RawFile::read(&location)?;
         let Some(schema) = raw.schema else {
-            return Err(located(Error::input(format!(
-                "the import `{}` has no `modelopt-schema` comment: {}",
-                import.name,
-                location.display()
-            )))
-            .hint("start it with `# modelopt-schema: modelopt.torch.quantization.config.QuantizerCfgListConfig` or the like"));
+            let (name, file) = (&import.name, location.path());
+            let message = format!(
+                "the import `{name}` has no `modelopt-schema` comment: {}",
+                file.display()
+            );
+            return Err(import.refuse(Error::input(message)).hint(
+                "start it with `# modelopt-schema: modelopt.torch.quantization.config.QuantizerCfgListConfig` \
+                 or the like",
+            ));
         };
         let within = |error: Error| error.context(format!("in the import `{}`", import.name));
         let node = self.resolve(raw, schema).map_err(within)?;
@@ -126,6 +115,22 @@ impl<'a> Resolver<'a> {
         });
         self.resolved.insert(identity, Rc::clone(&snippet));
         Ok(snippet)
+    }
+
+    /// The file of an import, or the name that was probably meant.
+    fn location(&self, import: &Import) -> Result<Location> {
+        self.library.find_config(&import.path).map_err(|error| {
+            let names = self.library.names();
+            import
+                .refuse(error)
+                .hint(match closest(&import.path, names.iter().map(String::as_str)) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => {
+                        "paths are relative to the working folder or to the library (`qlaunch recipe list`)"
+                            .to_owned()
+                    }
+                })
+        })
     }
 
     fn cycle(&self, identity: &str) -> Error {
@@ -141,52 +146,56 @@ impl<'a> Resolver<'a> {
     /// A value with everything imported in place; `path` names it in errors.
     fn value(&mut self, node: Node, scope: &Scope, schema: Schema, path: &mut Vec<String>) -> Result<Node> {
         if path.len() > MAX_DEPTH {
-            return Err(node
-                .mark
-                .refuse(format!("imports nest deeper than {MAX_DEPTH} levels"))
-                .key(path.join(".")));
+            let message = format!("imports nest deeper than {MAX_DEPTH} levels");
+            return Err(node.mark.refuse(message).key(path.join(".")));
         }
         let mark = node.mark;
         let content = match node.content {
             Content::Map(mapping) if mapping.get(MARKER).is_some() => {
-                let merged = Node {
-                    content: Content::Map(self.merged(mapping, scope, path)?),
-                    mark,
-                };
-                return self.value(merged, scope, schema, path);
+                let content = Content::Map(self.merged(mapping, scope, path)?);
+                return self.value(Node { content, mark }, scope, schema, path);
             }
-            Content::Map(mapping) => {
-                let entries: Result<Mapping> = mapping
-                    .into_iter()
-                    .map(|mut entry| {
-                        path.push(entry.key.clone());
-                        entry.node = self.value(entry.node, scope, schema.child(&entry.key), path)?;
-                        path.pop();
-                        Ok(entry)
-                    })
-                    .collect();
-                Content::Map(entries?)
-            }
-            Content::List(list) => {
-                let mut elements = Vec::with_capacity(list.len());
-                for (index, element) in list.into_iter().enumerate() {
-                    path.push(index.to_string());
-                    match bare_import(&element) {
-                        Some(marker) => elements.extend(self.elements(marker, scope, schema, path)?),
-                        None => elements.push(self.value(
-                            element,
-                            scope,
-                            schema.element().unwrap_or(Schema::Any),
-                            path,
-                        )?),
-                    }
-                    path.pop();
-                }
-                Content::List(elements)
-            }
+            Content::Map(mapping) => Content::Map(self.entries(mapping, scope, schema, path)?),
+            Content::List(list) => Content::List(self.list(list, scope, schema, path)?),
             scalar => scalar,
         };
         Ok(Node { content, mark })
+    }
+
+    fn entries(
+        &mut self,
+        mapping: Mapping,
+        scope: &Scope,
+        schema: Schema,
+        path: &mut Vec<String>,
+    ) -> Result<Mapping> {
+        let mut resolved = |mut entry: Entry| {
+            path.push(entry.key.clone());
+            entry.node = self.value(entry.node, scope, schema.child(&entry.key), path)?;
+            path.pop();
+            Ok(entry)
+        };
+        mapping.into_iter().map(&mut resolved).collect()
+    }
+
+    fn list(
+        &mut self,
+        list: Vec<Node>,
+        scope: &Scope,
+        schema: Schema,
+        path: &mut Vec<String>,
+    ) -> Result<Vec<Node>> {
+        let element_schema = schema.element().unwrap_or(Schema::Any);
+        let mut resolved = Vec::with_capacity(list.len());
+        for (index, element) in list.into_iter().enumerate() {
+            path.push(index.to_string());
+            match bare_import(&element) {
+                Some(marker) => resolved.extend(self.elements(marker, scope, schema, path)?),
+                None => resolved.push(self.value(element, scope, element_schema, path)?),
+            }
+            path.pop();
+        }
+        Ok(resolved)
     }
 
     /// The mapping form: named snippets in order, then the mapping's own keys.

@@ -87,7 +87,7 @@ impl Library {
         on_disk.chain(in_library).find(Location::is_file).ok_or_else(|| {
             let looked: Vec<String> = spellings
                 .iter()
-                .map(|spelling| format!("`{}`", self.on_disk(spelling).display()))
+                .map(|spelling| format!("`{}`", self.on_disk(spelling).path().display()))
                 .collect();
             Error::input(format!(
                 "there is no file `{name}`: looked for {} and in the library",
@@ -262,11 +262,6 @@ impl Location {
                 .display()
                 .to_string(),
         }
-    }
-
-    /// The path as a person would write it.
-    pub fn display(&self) -> String {
-        self.path().display().to_string()
     }
 
     /// The path for messages; embedded files stand below `<library>`.

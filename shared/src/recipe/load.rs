@@ -19,6 +19,18 @@ use crate::{Error, Result};
 /// # Errors
 /// No such recipe, or anything wrong in its files; the error names file, line, key and remedy.
 pub fn load_recipe(library: &Library, name_or_path: &str, overrides: &[String]) -> Result<Recipe> {
+    load(library, name_or_path, overrides).map_err(with_remedy)
+}
+
+/// Where nothing better is known, a recipe that works is the remedy.
+pub(super) fn with_remedy(error: Error) -> Error {
+    match error.hint {
+        Some(_) => error,
+        None => error.hint("compare `qlaunch recipe show general/ptq/nvfp4_default-kv_fp8`, which works"),
+    }
+}
+
+fn load(library: &Library, name_or_path: &str, overrides: &[String]) -> Result<Recipe> {
     let (location, renamed) = find(library, name_or_path)?;
     let mut recipe = if location.is_file() {
         from_file(library, &location, overrides)?

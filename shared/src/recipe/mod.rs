@@ -11,6 +11,7 @@ mod library;
 mod load;
 mod names;
 mod overrides;
+mod patterns;
 mod raw;
 mod read;
 mod schema;
@@ -26,6 +27,7 @@ pub use fnmatch::{Pattern, fnmatch};
 pub use library::Library;
 pub use load::load_recipe;
 pub use names::Renamed;
+pub use patterns::Patterns;
 
 #[cfg(test)]
 mod error_tests;

@@ -33,6 +33,17 @@ pub(super) struct Import {
     pub mark: Mark,
 }
 
+impl Import {
+    /// Puts an error at this import, unless it has a place of its own.
+    pub fn refuse(&self, error: Error) -> Error {
+        match error.place.file {
+            Some(_) => error,
+            None => self.mark.locate(error).key(format!("imports.{}", self.name)),
+        }
+    }
+}
+
+const TWO_DOCUMENTS: &str = "put `imports:` into the first document and everything else into the second";
 const SCHEMA_COMMENT: &str = "modelopt-schema:";
 
 impl RawFile {
@@ -63,7 +74,8 @@ impl RawFile {
             (_, _, Some(third)) => {
                 return Err(third
                     .mark
-                    .refuse(format!("expected 1 or 2 YAML documents, got {count}")));
+                    .refuse(format!("expected 1 or 2 YAML documents, got {count}"))
+                    .hint(TWO_DOCUMENTS));
             }
         };
         translate_floats(&mut body);
@@ -103,9 +115,12 @@ fn single(mut root: Node) -> Result<(Node, Option<Node>)> {
 fn joined(header: Node, body: Node) -> Result<(Node, Option<Node>)> {
     let kind = header.kind();
     let Content::Map(mut fields) = header.content else {
-        return Err(header.mark.refuse(format!(
-            "the first of two YAML documents must be a mapping, not {kind}"
-        )));
+        return Err(header
+            .mark
+            .refuse(format!(
+                "the first of two YAML documents must be a mapping, not {kind}"
+            ))
+            .hint(TWO_DOCUMENTS));
     };
     match body.content {
         Content::Map(own) => {
@@ -120,10 +135,13 @@ fn joined(header: Node, body: Node) -> Result<(Node, Option<Node>)> {
             mark: header.mark,
         }),
         Content::List(_) => Ok((body, fields.remove("imports").map(|entry| entry.node))),
-        _ => Err(body.mark.refuse(format!(
-            "the second of two YAML documents must be a mapping or a list, not {}",
-            body.kind()
-        ))),
+        _ => Err(body
+            .mark
+            .refuse(format!(
+                "the second of two YAML documents must be a mapping or a list, not {}",
+                body.kind()
+            ))
+            .hint(TWO_DOCUMENTS)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sections of a recipe: metadata, and what each type of recipe has beside it.
 
-use super::auto_quantize::{AutoQuantize, Constraints, HasBaseline, SearchSpace};
+use super::auto_quantize::{AutoQuantize, HasBaseline, SearchSpace};
 use super::body::{Body, Metadata, RecipeType};
 use super::config::QuantizeConfig;
 use super::read::{Reader, known_keys, mapping, place, within};
@@ -105,36 +105,31 @@ fn auto_quantize(node: &Node, reader: &mut Reader) -> Result<Body> {
     })
 }
 
+const SEARCH_KEYS: [&str; 8] = [
+    "constraints",
+    "candidate_formats",
+    "module_search_spaces",
+    "auto_quantize_method",
+    "score_size",
+    "disabled_layers",
+    "cost_excluded_layers",
+    "kv_cache",
+];
+
 fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
-    const KNOWN: [&str; 8] = [
-        "constraints",
-        "candidate_formats",
-        "module_search_spaces",
-        "auto_quantize_method",
-        "score_size",
-        "disabled_layers",
-        "cost_excluded_layers",
-        "kv_cache",
-    ];
     let fields = mapping(node, "`auto_quantize`")?;
-    known_keys(node, &KNOWN)?;
-    let Some(constraints) = fields.get("constraints") else {
-        return Err(node
-            .mark
-            .refuse("`constraints` is missing")
-            .key("constraints")
-            .hint("add `constraints: {effective_bits: 4.8}`"));
+    known_keys(node, &SEARCH_KEYS)?;
+    let Some(constraints) = optional(node, "constraints")? else {
+        let refusal = node.mark.refuse("`constraints` is missing").key("constraints");
+        return Err(refusal.hint("add `constraints: {effective_bits: 4.8}`"));
     };
     let part = |key: &'static str| move |error| within(error, key);
-    let constraints: Constraints = from_node(constraints).map_err(part("constraints"))?;
-    let candidate_formats = match fields.get("candidate_formats") {
-        Some(formats) => Some(configs(formats, reader).map_err(part("candidate_formats"))?),
-        None => None,
-    };
-    let module_search_spaces = match fields.get("module_search_spaces") {
-        Some(spaces) => Some(search_spaces(spaces, reader).map_err(part("module_search_spaces"))?),
-        None => None,
-    };
+    let formats = fields.get("candidate_formats").map(|node| configs(node, reader));
+    let candidate_formats = formats.transpose().map_err(part("candidate_formats"))?;
+    let spaces = fields
+        .get("module_search_spaces")
+        .map(|node| search_spaces(node, reader));
+    let module_search_spaces = spaces.transpose().map_err(part("module_search_spaces"))?;
     let kv_cache = match fields.get("kv_cache") {
         None => Field::Unset,
         Some(node) if node.is_null() => Field::Null,

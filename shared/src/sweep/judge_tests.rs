@@ -114,7 +114,7 @@ fn the_smallest_candidate_within_the_limit_is_best() {
     assert_eq!(decisions(&portfolio), ["baseline", "best", "reject: Δ over 1%"]);
     assert_eq!(
         portfolio.recommendation.reason,
-        "best for memory with perplexity within 1% of bf16: 600 bytes, 0.6× the source's size, \
+        "best for memory with perplexity within 1% of bf16: 600 bytes, 0.60× the source's size, \
          perplexity +0.4%; the only one of 2 that is acceptable"
     );
     assert_eq!(portfolio.recommendation.checkpoint, Some(PathBuf::from("fp8")));

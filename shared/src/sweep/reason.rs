@@ -48,7 +48,7 @@ fn why(row: &Row, rows: &[Row], sweep: &Sweep) -> String {
         figure(&sweep.objective.key, row.objective.unwrap_or(f64::NAN))
     ));
     if let Some(ratio) = row.ratio {
-        reason.push_str(&format!(", {}× the source's size", brief(ratio)));
+        reason.push_str(&format!(", {ratio:.2}× the source's size"));
     }
     if let Some(delta) = row.delta {
         reason.push_str(&format!(", perplexity {:+.1}%", delta * 100.0));

@@ -76,7 +76,10 @@ fn explain(reason: &str, root: &Node, steps: &[String]) -> Error {
                 Some(text) => refusal.hint(format!(
                     "`{text}` is text to YAML 1.1: write a float with a dot and a signed exponent, like `1.0e-3`"
                 )),
-                None => refusal,
+                None => match reason.split_once(", expected ") {
+                    Some((_, expected)) => refusal.hint(format!("write {expected} here")),
+                    None => refusal,
+                },
             }
         }
     }

@@ -81,6 +81,6 @@ fn the_float_that_yaml_takes_for_text_is_explained() {
 fn a_wrong_type_is_named_at_its_place() {
     assert_eq!(
         refusal("model: [m]\n"),
-        "invalid type: sequence, expected a string\n  at sweep.yaml:1:8 (`model`)"
+        "invalid type: sequence, expected a string\n  at sweep.yaml:1:8 (`model`)\n\nhint: write a string here"
     );
 }

@@ -7,7 +7,7 @@ use qlaunch_shared::model::FusedGroup;
 use qlaunch_shared::{Error, Result};
 
 use crate::calibrate::Statistics;
-use crate::network::Weights;
+use crate::network::SourceWeights;
 use crate::ops::Magnitude;
 use crate::quantize::{activation_scale, weight_amax};
 
@@ -19,7 +19,7 @@ pub(super) struct WeightAmax {
 
 impl WeightAmax {
     /// The magnitude that the tensor scale of a linear's weight is made of: its own, or its fused group's.
-    pub(super) fn of(&mut self, linear: &LinearNumerics, assignment: &Assignment, weights: &dyn Weights) -> Result<f32> {
+    pub(super) fn of(&mut self, linear: &LinearNumerics, assignment: &Assignment, weights: &SourceWeights<'_>) -> Result<f32> {
         let Some(group) = linear.shared else { return own_amax(linear, weights) };
         if let Some(&amax) = self.groups.get(&group) {
             return Ok(amax);
@@ -33,10 +33,8 @@ impl WeightAmax {
     }
 }
 
-fn own_amax(linear: &LinearNumerics, weights: &dyn Weights) -> Result<f32> {
-    let weight = weights.weight(linear.module)?;
-    weight_amax(weight.view())
-        .map_err(|e| e.at(&weights.model().folder).key(format!("{}.weight", linear.name)))
+fn own_amax(linear: &LinearNumerics, weights: &SourceWeights<'_>) -> Result<f32> {
+    weights.look(linear.module, weight_amax)
 }
 
 /// The scale to be stored for a linear's input: from its own magnitude, or its fused group's.

@@ -61,9 +61,8 @@ fn write_module(
     let cache = part.and_then(|part| assignment.cache(part.layer?));
     if let Some(linear) = linear {
         let shared = amax.of(linear, assignment, job.weights)?;
-        let weight = job.weights.weight(linear.module)?;
-        let stored = quantize_weight(weight.view(), linear.weight, shared)
-            .map_err(|e| e.at(&model.folder).key(format!("{}.weight", linear.name)))?;
+        let stored = job.weights.look(linear.module, |view| quantize_weight(view, linear.weight, shared))?;
+        job.weights.release(linear.module);
         for (suffix, bytes) in stored {
             writer.write(&format!("{}.{suffix}", linear.name), &bytes)?;
         }

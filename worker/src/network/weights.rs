@@ -5,7 +5,7 @@ use qlaunch_shared::{Error, Result};
 
 use crate::ops::Backend;
 use crate::tensor::MappedCheckpoint;
-use crate::tensor::host::HostTensor;
+use crate::tensor::host::{HostTensor, TensorView};
 
 /// A source of weights in the model's own type.
 pub trait Weights: Sync {
@@ -37,6 +37,32 @@ impl<'a> SourceWeights<'a> {
         Self { model, files }
     }
 
+    /// Shows the weight of a module where it lies in its file; it is copied only if it is not aligned there.
+    ///
+    /// # Errors
+    /// It is missing, or `look` fails.
+    pub fn look<T>(&self, module: usize, look: impl FnOnce(TensorView<'_>) -> Result<T>) -> Result<T> {
+        let name = self.name(module)?;
+        let mapped = self.files.tensor(name)?;
+        let seen = match TensorView::from_bytes(mapped.dtype, mapped.shape, mapped.bytes) {
+            Ok(view) => look(view),
+            Err(_) => look(HostTensor::from_bytes(mapped.dtype, mapped.shape, mapped.bytes)?.view()),
+        };
+        seen.map_err(|e| e.at(&self.model.folder).key(name))
+    }
+
+    /// Gives the pages of a module's weight back to the system.
+    pub fn release(&self, module: usize) {
+        if let Ok(name) = self.name(module) {
+            self.files.release(name);
+        }
+    }
+
+    fn name(&self, module: usize) -> Result<&str> {
+        let part = &self.model.modules[module];
+        self.model.weight(part).map(|tensor| tensor.name.as_str()).ok_or_else(|| missing(self.model, part))
+    }
+
     fn read(&self, name: &str) -> Result<HostTensor> {
         let mapped = self.files.tensor(name)?;
         let tensor = HostTensor::from_bytes(mapped.dtype, mapped.shape, mapped.bytes);
@@ -51,9 +77,7 @@ impl Weights for SourceWeights<'_> {
     }
 
     fn weight(&self, module: usize) -> Result<HostTensor> {
-        let part = &self.model.modules[module];
-        let tensor = self.model.weight(part).ok_or_else(|| missing(self.model, part))?;
-        self.read(&tensor.name)
+        self.read(self.name(module)?)
     }
 
     fn bias(&self, module: usize) -> Result<Option<HostTensor>> {

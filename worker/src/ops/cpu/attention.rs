@@ -161,16 +161,16 @@ where
         let width = self.shape.heads * self.shape.head_dim;
         let rows = out.len() / width;
         let padded = rows.next_multiple_of(K::ROWS);
-        let query_layout = LeftLayout::new::<K>(self.shape.head_dim);
-        let mut queries = self.scratch.take::<K::Packed>(query_layout.length::<K>(rows));
+        let query_layout = LeftLayout::new::<K>(rows, self.shape.head_dim);
+        let mut queries = self.scratch.take::<K::Packed>(query_layout.length::<K>());
         let mut weights = self
             .scratch
-            .take::<K::Packed>(LeftLayout::new::<K>(KEY_BLOCK).length::<K>(rows));
+            .take::<K::Packed>(LeftLayout::new::<K>(rows, KEY_BLOCK).length::<K>());
         let mut scores = self.scratch.take::<f32>(padded * KEY_BLOCK);
         let mut gathered = self.scratch.take::<f32>(padded * self.gathered_width());
         for index in 0..self.shape.heads {
             let source = head(self.q, &self.shape, (sequence, index), self.shape.heads);
-            query_layout.pack::<K, E>(source, (first, rows), &mut queries);
+            query_layout.pack::<K, E>(source, first, &mut queries);
             gathered.fill(0.0);
             let mut tile = Tile::<K> {
                 first,
@@ -209,7 +209,7 @@ where
 
     /// `queries · keysᵀ` for the keys from `start` on, except where no row of a panel sees any.
     fn score(&self, tile: &mut Tile<'_, K>, start: usize, keys: &[K::Packed]) {
-        let layout = LeftLayout::new::<K>(self.shape.head_dim);
+        let layout = LeftLayout::new::<K>(tile.rows, self.shape.head_dim);
         let panels = keys.chunks(self.layouts.0.panel_length()).enumerate();
         let first = start / K::COLUMNS;
         for (panel, keys) in panels.skip(first).take(KEY_BLOCK / K::COLUMNS) {
@@ -233,7 +233,7 @@ where
 
     /// Turns scores into weights, rounded to the model's type, and brings what was gathered under the new maxima.
     fn weigh(&self, tile: &mut Tile<'_, K>, start: usize) {
-        let layout = LeftLayout::new::<K>(KEY_BLOCK);
+        let layout = LeftLayout::new::<K>(tile.rows, KEY_BLOCK);
         let zero = E::from_f32(0.0);
         let mut row_weights = [zero; KEY_BLOCK];
         for row in 0..tile.rows.next_multiple_of(K::ROWS) {
@@ -263,7 +263,7 @@ where
 
     /// Adds `weights · values` for the keys from `start` on.
     fn add_values(&self, tile: &mut Tile<'_, K>, start: usize, values: &[K::Packed]) {
-        let layout = LeftLayout::new::<K>(KEY_BLOCK);
+        let layout = LeftLayout::new::<K>(tile.rows, KEY_BLOCK);
         let width = self.gathered_width();
         for (panel, values) in values.chunks(self.layouts.1.panel_length()).enumerate() {
             for (row_panel, gathered) in tile.gathered.chunks_mut(K::ROWS * width).enumerate() {

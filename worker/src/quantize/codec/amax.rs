@@ -8,7 +8,6 @@ use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Elements that one task of the thread pool handles: the source of one chunk stays in a core's second-level cache.
 pub(super) const CHUNK: usize = 1 << 17;
-
 /// The largest magnitude of `source`, exact in the element type (modelopt.md §3.1); 0 for no elements.
 ///
 /// Runs on the caller's thread pool. A maximum does not depend on the order it is taken in.

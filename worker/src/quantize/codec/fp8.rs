@@ -3,6 +3,10 @@
 //! The definition is ModelOpt's CPU path (modelopt.md §3.2, §3.3). `Octave` computes the same codes of a bf16 tensor
 //! without a division per element.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod octave;
 
 use std::marker::PhantomData;
@@ -13,7 +17,7 @@ use rayon::prelude::*;
 use self::octave::Octave;
 use super::amax::CHUNK;
 use super::{Source, e4m3};
-use crate::tensor::dtype::Element;
+use crate::tensor::dtype::{DType, Element};
 use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Magnitudes up to this one count as zero where a scale for activations is made: ModelOpt's `_fp8_eager`.
@@ -46,7 +50,7 @@ impl<E: Source> Encoder<E> {
             return Err(Error::bug(format!("an FP8 scale cannot be made of the amax {amax}")));
         }
         let scale = scale(amax);
-        let octave = (E::DTYPE == crate::tensor::dtype::DType::BF16).then(|| Octave::new(scale)).flatten();
+        let octave = (E::DTYPE == DType::BF16).then(|| Octave::new(scale)).flatten();
         Ok(Self { scale, octave, source: PhantomData })
     }
 
@@ -72,10 +76,11 @@ impl<E: Source> Encoder<E> {
     }
 
     fn encode_chunk(&self, set: InstructionSet, source: &[E], codes: &mut [u8]) {
-        match (&self.octave, E::halves(source)) {
+        let done = match (&self.octave, E::halves(source)) {
             (Some(octave), Some(halves)) => octave.encode(set, halves, codes),
-            _ => encode_by_definition(set, source, self.scale, codes),
-        }
+            _ => 0,
+        };
+        encode_by_definition(set, &source[done..], self.scale, &mut codes[done..]);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod e2m1;
 pub mod e4m3;
 pub mod fp8;
 pub mod nvfp4;
+mod prefetch;
 mod search;
 mod source;
 

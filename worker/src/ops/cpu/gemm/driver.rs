@@ -83,7 +83,7 @@ pub(crate) fn linear<K: MicroKernel, E: Element>(
 
 /// Rows that one thread takes at a time. It changes the speed and no bit.
 fn rows_per_task<K: MicroKernel>(x: Matrix<'_, impl Copy>) -> usize {
-    let panel_bytes = LeftLayout::new::<K>(x.columns).length::<K>(K::ROWS) * size_of::<K::Packed>();
+    let panel_bytes = LeftLayout::new::<K>(K::ROWS, x.columns).length::<K>() * size_of::<K::Packed>();
     let fair = x
         .rows
         .div_ceil(K::ROWS * rayon::current_num_threads() * TASKS_PER_THREAD);
@@ -111,9 +111,9 @@ where
     /// Computes the block's columns of the rows that `out`, `width` wide, holds.
     fn run(&self, first_row: usize, out: &mut [E], width: usize) {
         let rows = out.len() / width;
-        let layout = LeftLayout::new::<K>(self.x.columns);
-        let mut left = self.scratch.take::<K::Packed>(layout.length::<K>(rows));
-        layout.pack::<K, E>(self.x, (first_row, rows), &mut left);
+        let layout = LeftLayout::new::<K>(rows, self.x.columns);
+        let mut left = self.scratch.take::<K::Packed>(layout.length::<K>());
+        layout.pack::<K, E>(self.x, first_row, &mut left);
         let mut sums = self
             .scratch
             .take::<f32>(rows.next_multiple_of(K::ROWS) * K::COLUMNS);

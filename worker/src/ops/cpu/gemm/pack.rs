@@ -5,6 +5,7 @@
 //! Missing rows, columns and elements of a group are zeros: their products go to sums that nobody reads, or add zero.
 
 use super::kernel::{MicroKernel, PackFrom, PackedElement};
+use crate::tensor::dtype::Element;
 
 /// Rows of a larger row-major matrix: `rows` of them, `stride` apart, `columns` wide.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +39,12 @@ impl<'a, E> Matrix<'a, E> {
 }
 
 /// Where the rows of a left operand lie once they are packed.
+///
+/// Panels follow each other block by block, which is the order in which the driver reads them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeftLayout {
+    /// Panels of rows.
+    panels: usize,
     /// Elements along `k`, without padding.
     depth: usize,
     /// Blocks of `k`.
@@ -47,17 +52,14 @@ pub(crate) struct LeftLayout {
 }
 
 impl LeftLayout {
-    /// The layout of rows of `depth` elements for kernel `K`.
-    pub(crate) fn new<K: MicroKernel>(depth: usize) -> Self {
-        Self {
-            depth,
-            blocks: depth.div_ceil(K::Packed::BLOCK),
-        }
+    /// The layout of `rows` rows of `depth` elements for kernel `K`.
+    pub(crate) fn new<K: MicroKernel>(rows: usize, depth: usize) -> Self {
+        Self { panels: rows.div_ceil(K::ROWS), depth, blocks: depth.div_ceil(K::Packed::BLOCK) }
     }
 
-    /// Elements that `rows` rows take.
-    pub(crate) fn length<K: MicroKernel>(&self, rows: usize) -> usize {
-        rows.div_ceil(K::ROWS) * self.blocks * K::ROWS * K::Packed::STRIDE
+    /// Elements that the rows take.
+    pub(crate) fn length<K: MicroKernel>(&self) -> usize {
+        self.panels * self.blocks * K::ROWS * K::Packed::STRIDE
     }
 
     /// One block of one panel of a packed operand.
@@ -69,48 +71,41 @@ impl LeftLayout {
         block: usize,
     ) -> &'a [K::Packed] {
         let length = K::ROWS * K::Packed::STRIDE;
-        &packed[(panel * self.blocks + block) * length..][..length]
+        &packed[(block * self.panels + panel) * length..][..length]
     }
 
     /// Packs one row, or zeros where `elements` ends early.
     #[inline(always)]
-    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(
-        &self,
-        elements: &[E],
-        packed: &mut [K::Packed],
-        row: usize,
-    ) where
+    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(&self, elements: &[E], packed: &mut [K::Packed], row: usize)
+    where
         K::Packed: PackFrom<E>,
     {
-        let panel_length = self.blocks * K::ROWS * K::Packed::STRIDE;
-        let panel = &mut packed[row / K::ROWS * panel_length..][..panel_length];
         for block in 0..self.blocks {
             let first = block * K::Packed::BLOCK;
             // A group that `depth` cuts through is filled up with zeros.
-            let width = (self.depth - first)
-                .min(K::Packed::BLOCK)
-                .next_multiple_of(K::GROUP);
-            let target = &mut panel[(block * K::ROWS + row % K::ROWS) * K::Packed::STRIDE..][..width];
+            let width = (self.depth - first).min(K::Packed::BLOCK).next_multiple_of(K::GROUP);
+            let place = (block * self.panels + row / K::ROWS) * K::ROWS + row % K::ROWS;
+            let target = &mut packed[place * K::Packed::STRIDE..][..width];
             let source = elements.get(first..).unwrap_or_default();
             let (filled, padding) = target.split_at_mut(source.len().min(width));
             for (target, source) in filled.iter_mut().zip(source) {
                 *target = K::Packed::pack_from(*source);
             }
-            padding.fill(<K::Packed as crate::tensor::dtype::Element>::from_f32(0.0));
+            padding.fill(K::Packed::from_f32(0.0));
         }
     }
 
-    /// Packs rows `first..first + count` of a matrix; rows past its end are zeros.
+    /// Packs the rows of a matrix from row `first` on; rows past its end, which fill up a panel, are zeros.
     pub(crate) fn pack<K: MicroKernel, E: Copy>(
         &self,
         source: Matrix<'_, E>,
-        (first, count): (usize, usize),
+        first: usize,
         packed: &mut [K::Packed],
     ) where
         K::Packed: PackFrom<E>,
     {
-        for row in 0..count.next_multiple_of(K::ROWS) {
-            let elements = if row < count { source.row(first + row) } else { &[] };
+        for row in 0..self.panels * K::ROWS {
+            let elements = if first + row < source.rows { source.row(first + row) } else { &[] };
             self.pack_row::<K, E>(elements, packed, row);
         }
     }
@@ -150,22 +145,26 @@ impl RightLayout {
         K::Packed: PackFrom<E>,
     {
         // Elements of `k` that are carried over at a time, so that their targets stay in the first-level cache.
-        const STRETCH: usize = 32;
-        let zero = <K::Packed as crate::tensor::dtype::Element>::from_f32(0.0);
+        const STRETCH: usize = 128;
         let first = panel * K::COLUMNS;
         let columns = source.rows.saturating_sub(first).min(K::COLUMNS);
         if columns < K::COLUMNS || !source.columns.is_multiple_of(K::GROUP) {
-            packed.fill(zero);
+            packed.fill(K::Packed::from_f32(0.0));
         }
         for start in (0..source.columns).step_by(STRETCH) {
             let stretch = (source.columns - start).min(STRETCH);
             for column in 0..columns {
                 let elements = &source.row(first + column)[start..][..stretch];
-                let targets = packed[start * K::COLUMNS..].chunks_mut(K::COLUMNS * K::GROUP);
-                for (group, target) in elements.chunks(K::GROUP).zip(targets) {
-                    for (target, element) in target[column * K::GROUP..].iter_mut().zip(group) {
-                        *target = K::Packed::pack_from(*element);
+                let mut targets = packed[start * K::COLUMNS..].chunks_exact_mut(K::COLUMNS * K::GROUP);
+                let groups = elements.chunks_exact(K::GROUP);
+                let rest = groups.remainder();
+                for (group, target) in groups.zip(&mut targets) {
+                    for (i, element) in group.iter().enumerate() {
+                        target[column * K::GROUP + i] = K::Packed::pack_from(*element);
                     }
+                }
+                if let Some((element, target)) = rest.first().zip(targets.next()) {
+                    target[column * K::GROUP] = K::Packed::pack_from(*element);
                 }
             }
         }
@@ -179,7 +178,7 @@ impl RightLayout {
     ) where
         K::Packed: PackFrom<E>,
     {
-        let zero = <K::Packed as crate::tensor::dtype::Element>::from_f32(0.0);
+        let zero = K::Packed::from_f32(0.0);
         let first = panel * K::COLUMNS;
         let columns = source.columns.saturating_sub(first).min(K::COLUMNS);
         if columns < K::COLUMNS || !source.rows.is_multiple_of(K::GROUP) {

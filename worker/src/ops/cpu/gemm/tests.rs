@@ -21,9 +21,9 @@ fn tile<K: MicroKernel, E: Element>(kernel: K, x: &[E], w: &[E], k: usize) -> Ve
 where
     K::Packed: PackFrom<E>,
 {
-    let layout = LeftLayout::new::<K>(k);
-    let mut left = vec![K::Packed::from_f32(f32::NAN); layout.length::<K>(K::ROWS)];
-    layout.pack::<K, E>(Matrix::dense(x, k), (0, K::ROWS), &mut left);
+    let layout = LeftLayout::new::<K>(K::ROWS, k);
+    let mut left = vec![K::Packed::from_f32(f32::NAN); layout.length::<K>()];
+    layout.pack::<K, E>(Matrix::dense(x, k), 0, &mut left);
     let mut right = vec![K::Packed::from_f32(f32::NAN); RightLayout::new::<K>(k).length::<K>(K::COLUMNS)];
     RightLayout::pack_from_rows::<K, E>(Matrix::dense(w, k), 0, &mut right);
     let mut sums = vec![0.25; K::ROWS * K::COLUMNS];

@@ -10,10 +10,12 @@ use half::bf16;
 
 use super::super::e4m3;
 use super::super::search::first_magnitude;
-use crate::tensor::simd::{InstructionSet, dispatched};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::tensor::simd::{InstructionSet, Level};
 
 /// Elements looked at together: the branch for those outside the normal range is taken once for all of them.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
 /// Codes of one octave, and of the subnormals.
 const STEPS: usize = 8;
 /// Mantissa bits of bf16.
@@ -25,15 +27,17 @@ const SCALES: std::ops::Range<f32> = 1e-30..1e30;
 #[derive(Debug, Clone)]
 pub(super) struct Octave {
     /// The code of mantissa 0 in octave 0, modulo 256.
-    base: u8,
+    pub(super) base: u8,
     /// Mantissas after which the code steps up; 127 where the octave has no further step.
-    steps: [i8; STEPS],
+    pub(super) steps: [i8; STEPS],
     /// Smallest magnitude whose quotient is a normal number of E4M3.
-    normal: u16,
+    pub(super) normal: u16,
     /// Smallest magnitude with the largest code; larger ones have it as well.
-    saturated: u16,
+    pub(super) saturated: u16,
     /// Magnitudes after which the code of a subnormal steps up.
     subnormal_steps: [i16; STEPS],
+    /// By mantissa, the code in octave 0 less the mantissa's upper three bits, modulo 256.
+    pub(super) table: [u8; 128],
 }
 
 impl Octave {
@@ -47,8 +51,8 @@ impl Octave {
         let guess = |value: f32| bf16::from_f32(value * scale).to_bits();
         let limit = 0x7f80;
         // Twice the scale: the whole octave lies well inside the normal range.
-        let octave = guess(2.0) >> MANTISSA_BITS;
-        let start = octave << MANTISSA_BITS;
+        let reference = guess(2.0) >> MANTISSA_BITS;
+        let start = reference << MANTISSA_BITS;
         let mut steps = [i8::MAX; STEPS];
         let changes = (1..128u16).filter(|mantissa| code(start + mantissa) != code(start + mantissa - 1));
         for (step, mantissa) in steps.iter_mut().zip(changes) {
@@ -59,75 +63,61 @@ impl Octave {
             let middle = (f32::from(target) - 0.5) * e4m3::SMALLEST;
             *step = first_magnitude(guess(middle), limit, |bits| code(bits) >= target) as i16 - 1;
         }
-        Some(Self {
-            base: code(start).wrapping_sub((octave << 3) as u8),
+        let mut octave = Self {
+            base: code(start).wrapping_sub((reference << 3) as u8),
             steps,
             normal: first_magnitude(guess(e4m3::SMALLEST_NORMAL), limit, |bits| {
                 quotient(bits) >= e4m3::SMALLEST_NORMAL
             }),
             saturated: first_magnitude(guess(e4m3::LARGEST), limit, |bits| code(bits) >= e4m3::LARGEST_CODE),
             subnormal_steps,
-        })
+            table: [0; 128],
+        };
+        for mantissa in 0..128u16 {
+            let upper_bits = (mantissa >> (MANTISSA_BITS - 3)) as u8;
+            octave.table[usize::from(mantissa)] = octave.normal_code(mantissa).wrapping_sub(upper_bits);
+        }
+        Some(octave)
     }
 
-    /// Writes the codes of finite bf16 elements, given by their bits.
-    pub(super) fn encode(&self, set: InstructionSet, source: &[u16], codes: &mut [u8]) {
-        encode_groups(set, self, source, codes);
+    /// Encodes as many whole groups of finite bf16 elements, given by their bits, as there are; returns how many elements
+    /// that were: none where the vector instructions are missing.
+    pub(super) fn encode(&self, set: InstructionSet, source: &[u16], codes: &mut [u8]) -> usize {
+        match set.level() {
+            // SAFETY: an `InstructionSet` of this level exists only where the CPU has its instructions, and the one that
+            // it does not vouch for was asked for.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 if avx512::is_available() => unsafe { avx512::encode(self, source, codes) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::Avx512 => unsafe { avx2::encode(self, source, codes) },
+            _ => 0,
+        }
     }
 
-    /// The code of a magnitude in the normal range, without sign.
+    /// The codes of any finite magnitudes with their signs.
+    #[inline(always)]
+    pub(super) fn encode_any(&self, group: &[u16; GROUP], codes: &mut [u8; GROUP]) {
+        for (at, code) in codes.iter_mut().enumerate() {
+            let magnitude = group[at] & 0x7fff;
+            let mut subnormal = 0u8;
+            for step in self.subnormal_steps {
+                subnormal += u8::from(magnitude as i16 > step);
+            }
+            let normal = self.normal_code(magnitude.min(self.saturated));
+            *code = if magnitude < self.normal { subnormal } else { normal } | (group[at] >> 8) as u8 & 0x80;
+        }
+    }
+
+    /// The code of a magnitude in the normal range.
     #[inline(always)]
     fn normal_code(&self, bits: u16) -> u8 {
         let mantissa = (bits & 0x7f) as i8;
         let octave = (bits >> (MANTISSA_BITS - 3)) as u8 & 0xf8;
-        let passed = self.steps.iter().fold(0u8, |passed, step| passed + u8::from(mantissa > *step));
-        octave.wrapping_add(self.base).wrapping_add(passed)
-    }
-
-    /// The code of any finite magnitude, without sign.
-    #[inline(always)]
-    fn any_code(&self, magnitude: u16) -> u8 {
-        let bounded = magnitude.min(self.saturated);
-        let subnormal = self
-            .subnormal_steps
-            .iter()
-            .fold(0u8, |passed, step| passed + u8::from(magnitude as i16 > *step));
-        if magnitude < self.normal { subnormal } else { self.normal_code(bounded) }
-    }
-
-    /// Whether a magnitude is in the normal range, `saturated` included.
-    #[inline(always)]
-    fn are_normal(&self, group: &[u16; GROUP]) -> bool {
-        let span = self.saturated - self.normal;
-        // Below the range the difference wraps around to a large one.
-        let farthest = group.iter().fold(0, |far, bits| far.max((bits & 0x7fff).wrapping_sub(self.normal)));
-        farthest <= span
-    }
-}
-
-dispatched! {
-    fn encode_groups(octave: &Octave, source: &[u16], codes: &mut [u8]) {
-        let (groups, rest) = source.as_chunks::<GROUP>();
-        let (code_groups, code_rest) = codes.as_chunks_mut::<GROUP>();
-        for (group, codes) in groups.iter().zip(code_groups) {
-            if octave.are_normal(group) {
-                for (code, bits) in codes.iter_mut().zip(group) {
-                    *code = octave.normal_code(*bits) | sign(*bits);
-                }
-            } else {
-                for (code, bits) in codes.iter_mut().zip(group) {
-                    *code = octave.any_code(bits & 0x7fff) | sign(*bits);
-                }
-            }
+        let mut code = octave.wrapping_add(self.base);
+        for step in self.steps {
+            code = code.wrapping_add(u8::from(mantissa > step));
         }
-        for (code, bits) in code_rest.iter_mut().zip(rest) {
-            *code = octave.any_code(bits & 0x7fff) | sign(*bits);
-        }
+        code
     }
-}
-
-/// The sign at its place in a code.
-#[inline(always)]
-fn sign(bits: u16) -> u8 {
-    (bits >> 8) as u8 & 0x80
 }

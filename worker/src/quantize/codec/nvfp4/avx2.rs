@@ -4,9 +4,6 @@ use std::arch::x86_64::*;
 
 use super::steps::{GROUP, PIECE, PIECES, Row};
 
-/// Pieces whose codes fill a vector of bytes.
-const PACKED: usize = 4;
-
 /// The largest magnitude of every piece, as bits.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -27,18 +24,17 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
 /// The codes of a group, two a byte, each piece by its own row of steps.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn encode<'a>(row: impl Fn(usize) -> &'a Row, group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+pub(super) fn encode(rows: &[Row; 128], scales: &[u8; PIECES], group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+    // Packing works on 128-bit lanes: first all lower halves of the pieces, then all upper ones.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     let (pieces, _) = group.as_chunks::<PIECE>();
-    let (targets, _) = codes.as_chunks_mut::<{ PACKED * PIECE / 2 }>();
-    for (quad, target) in targets.iter_mut().enumerate() {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|at| bytes(row(PACKED * quad + at), &pieces[PACKED * quad + at]));
-        let packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
-        // Packing works on 128-bit lanes: first all lower halves of the pieces, then all upper ones.
-        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        // SAFETY: `target` has 32 bytes, and unaligned stores are asked for.
-        unsafe {
-            _mm256_storeu_si256(target.as_mut_ptr().cast(), _mm256_permutevar8x32_epi32(packed, order));
-        }
+    let piece = |at: usize| bytes(&rows[usize::from(scales[at] & 0x7f)], &pieces[at]);
+    for (quad, codes) in codes.as_chunks_mut::<{ 4 * PIECE / 2 }>().0.iter_mut().enumerate() {
+        let first = _mm256_packus_epi32(piece(4 * quad), piece(4 * quad + 1));
+        let second = _mm256_packus_epi32(piece(4 * quad + 2), piece(4 * quad + 3));
+        let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), order);
+        // SAFETY: `codes` has 32 bytes, and unaligned stores are asked for.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), packed) };
     }
 }
 

@@ -39,16 +39,15 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
 /// The codes of a group, two a byte, each piece by its own row of steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-pub(super) fn encode<'a>(row: impl Fn(usize) -> &'a Row, group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+pub(super) fn encode(rows: &[Row; 128], scales: &[u8; PIECES], group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
     // Packing works on 128-bit lanes: lane i gets the bytes of the lanes i of all four vectors.
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let row = |piece: usize| &rows[usize::from(scales[piece] & 0x7f)];
+    let pair = |at: usize| bytes(load_rows(row(2 * at), row(2 * at + 1)), load(group, at));
     for (quad, codes) in codes.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|pair| {
-            let pair = 4 * quad + pair;
-            bytes(load_rows(row(2 * pair), row(2 * pair + 1)), load(group, pair))
-        });
-        let packed = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
-        let packed = _mm512_permutexvar_epi32(order, packed);
+        let first = _mm512_packus_epi32(pair(4 * quad), pair(4 * quad + 1));
+        let second = _mm512_packus_epi32(pair(4 * quad + 2), pair(4 * quad + 3));
+        let packed = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(first, second));
         // SAFETY: `codes` has 64 bytes, and unaligned stores are asked for.
         unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), packed) };
     }

@@ -96,17 +96,19 @@ macro_rules! encode_groups {
                 source: &[u16],
                 target: Encoded<'_>,
             ) -> usize {
-                let blocks = PIECES / PIECES_PER_BLOCK;
                 let groups = source.as_chunks::<GROUP>().0;
                 let codes = target.codes.as_chunks_mut::<{ GROUP / 2 }>().0;
-                let batches = groups.chunks(BATCH).zip(codes.chunks_mut(BATCH));
-                for ((groups, codes), scales) in batches.zip(target.scales.chunks_mut(BATCH * blocks)) {
-                    for (group, scales) in groups.iter().zip(scales.chunks_exact_mut(blocks)) {
-                        write_scales::<E, PIECES_PER_BLOCK>(tensor, $kernel::largest(group), scales);
+                // For every piece of a batch the scale of its block.
+                let mut of_pieces = [[0u8; PIECES]; BATCH];
+                for (batch, groups) in groups.chunks(BATCH).enumerate() {
+                    let first = batch * BATCH;
+                    for (at, group) in groups.iter().enumerate() {
+                        let largest = $kernel::largest(group);
+                        of_pieces[at] = scales_of_pieces::<E, PIECES_PER_BLOCK>(tensor, largest);
+                        write_scales::<PIECES_PER_BLOCK>(&of_pieces[at], first + at, target.scales);
                     }
-                    for ((group, codes), scales) in groups.iter().zip(codes).zip(scales.chunks_exact(blocks)) {
-                        let row = |piece: usize| &self.rows[usize::from(scales[piece / PIECES_PER_BLOCK] & 0x7f)];
-                        $kernel::encode(row, group, codes);
+                    for (at, group) in groups.iter().enumerate() {
+                        $kernel::encode(&self.rows, &of_pieces[at], group, &mut codes[first + at]);
                     }
                 }
                 groups.len() * GROUP
@@ -120,16 +122,30 @@ encode_groups!(encode_avx2, avx2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 encode_groups!(encode_avx512, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
 
-/// Writes the scales of the blocks of a group whose pieces have these largest magnitudes.
+/// The scale of each piece's block, from the largest magnitudes of all pieces of a group.
 #[inline(always)]
-fn write_scales<E: Source, const PIECES_PER_BLOCK: usize>(
+fn scales_of_pieces<E: Source, const PIECES_PER_BLOCK: usize>(
     tensor: TensorScale,
-    largest: [u16; PIECES],
-    scales: &mut [u8],
-) {
-    for (scale, pieces) in scales.iter_mut().zip(largest.as_chunks::<PIECES_PER_BLOCK>().0) {
-        let bits = pieces.iter().fold(0, |far, bits| far.max(*bits));
-        *scale = tensor.block_code(E::of_magnitude_bits(bits.into()));
+    mut largest: [u16; PIECES],
+) -> [u8; PIECES] {
+    if PIECES_PER_BLOCK > 1 {
+        for block in largest.as_chunks_mut::<PIECES_PER_BLOCK>().0 {
+            *block = [block.iter().fold(0, |far, bits| far.max(*bits)); PIECES_PER_BLOCK];
+        }
+    }
+    let mut scales = [0; PIECES];
+    for (at, scale) in scales.iter_mut().enumerate() {
+        *scale = tensor.block_code(E::of_magnitude_bits(largest[at].into()));
+    }
+    scales
+}
+
+/// Writes the scales of a group's blocks.
+#[inline(always)]
+fn write_scales<const PIECES_PER_BLOCK: usize>(of_pieces: &[u8; PIECES], group: usize, scales: &mut [u8]) {
+    let blocks = PIECES / PIECES_PER_BLOCK;
+    for (at, scale) in scales[group * blocks..(group + 1) * blocks].iter_mut().enumerate() {
+        *scale = of_pieces[at * PIECES_PER_BLOCK];
     }
 }
 
