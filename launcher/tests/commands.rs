@@ -22,6 +22,15 @@ fn model_name() -> String {
     model().display().to_string()
 }
 
+/// Run folders of single jobs that were left behind.
+fn run_folders(world: &World) -> Vec<String> {
+    fs::read_dir(world.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("qlaunch-"))
+        .collect()
+}
+
 #[test]
 fn quantize_writes_the_checkpoint_and_leaves_no_run_folder() {
     let world = World::new();
@@ -43,11 +52,7 @@ fn quantize_writes_the_checkpoint_and_leaves_no_run_folder() {
         ran.stdout
     );
     assert!(world.path("out/model.safetensors").is_file());
-    let left: Vec<String> = fs::read_dir(world.folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("qlaunch-"))
-        .collect();
+    let left = run_folders(&world);
     assert!(left.is_empty(), "{left:?}");
 
     let again = world.run(&arguments);
@@ -137,6 +142,22 @@ fn a_failed_job_shows_the_workers_own_error_and_code() {
         ran.stderr
     );
     assert_eq!(json(&ran.stdout)["error"]["message"], "NaN in a weight");
+    assert_eq!(ran.stderr.matches("NaN in a weight").count(), 1, "{}", ran.stderr);
+    assert!(
+        run_folders(&world).is_empty(),
+        "the error says all, so nothing is left to read"
+    );
+
+    world.tell("eval", "mute");
+    let ran = world.run(&["eval", &model_name(), "--data", "calib.txt"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr
+            .contains("hint: read its log: `less WORLD/qlaunch-eval-"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(run_folders(&world).len(), 1, "the log is all there is to read");
 }
 
 #[test]
@@ -293,5 +314,36 @@ fn usage_errors_have_code_2_and_runs_that_are_not_there_code_3() {
         ran.stderr.contains("there is no run with a portfolio"),
         "{}",
         ran.stderr
+    );
+}
+
+#[test]
+fn a_preset_takes_a_kv_cache_and_an_older_name_is_told() {
+    let world = World::new();
+    let arguments = [
+        "plan",
+        &model_name(),
+        "--recipe",
+        "fp8",
+        "--kv-cache",
+        "fp8",
+        "--format",
+        "json",
+    ];
+    let ran = world.run(&arguments);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(json(&ran.stdout)["coverage"]["kv_cache"][0], "FP8");
+    assert!(ran.stderr.contains("note: `fp8` is called"), "{}", ran.stderr);
+
+    let sweep = fs::read_to_string(world.path("sweep.yaml")).unwrap();
+    let preset = "{name: second, recipe: nvfp4, kv_cache: fp8}";
+    let candidate = "{name: second, recipe: general/ptq/nvfp4_default-kv_fp8}";
+    fs::write(world.path("sweep.yaml"), sweep.replace(candidate, preset)).unwrap();
+    let ran = world.run(&["submit", "sweep.yaml", "--dry-run"]);
+    assert!(
+        ran.stdout
+            .contains("56 of 57 linears NVFP4, lm_head bf16, KV cache FP8 in 8 layers"),
+        "{}",
+        ran.stdout
     );
 }

@@ -4,6 +4,8 @@
 # Exits with 0 only on PASS. Install the clients first: tests/serving/install.sh.
 set -uo pipefail
 here=$(dirname "$(readlink -f "$0")")
+# The tree is not littered.
+export PYTHONDONTWRITEBYTECODE=1
 clients=${QLAUNCH_CLIENTS:-$HOME/.cache/qlaunch/clients}
 python=$clients/venv/bin/python
 export LLAMA_CPP_LIB_PATH=$clients/llama-build/bin LLAMACPP_SOURCE=$clients/llama.cpp

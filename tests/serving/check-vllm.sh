@@ -4,6 +4,8 @@
 # Exits with 0 only if every checkpoint loads and runs. Install the clients first: tests/serving/install.sh.
 set -uo pipefail
 here=$(dirname "$(readlink -f "$0")")
+# The tree is not littered.
+export PYTHONDONTWRITEBYTECODE=1
 clients=${QLAUNCH_CLIENTS:-$HOME/.cache/qlaunch/clients}
 python=$clients/venv/bin/python
 [ -x "$python" ] || { echo "error: no vLLM in $clients; hint: $here/install.sh" >&2; exit 3; }

@@ -4,15 +4,17 @@
 import sys
 
 import numpy
-from transformers import AutoTokenizer
+import transformers
 
 WINDOWS, LENGTH = 8, 248
 
 
 def main():
     model, text, out = sys.argv[1:]
+    # It would warn that the whole text is longer than the model's context.
+    transformers.logging.set_verbosity_error()
     with open(text, encoding="utf-8") as file:
-        ids = AutoTokenizer.from_pretrained(model)(file.read(), add_special_tokens=False)["input_ids"]
+        ids = transformers.AutoTokenizer.from_pretrained(model)(file.read(), add_special_tokens=False)["input_ids"]
     if len(ids) < WINDOWS * LENGTH:
         sys.exit(f"{text} has {len(ids)} tokens, fewer than {WINDOWS * LENGTH}")
     numpy.save(out, numpy.array(ids[:WINDOWS * LENGTH], dtype=numpy.int32).reshape(WINDOWS, LENGTH))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The serving lane: what qlaunch exports is loaded and run by vLLM and llama.cpp, and our own evaluation agrees with vLLM's.
 #   run.sh           FP8 and NVFP4 of the example model
-#   run.sh --full    all four recipes, and two random models of other families
+#   run.sh --full    all four recipes, damaged checkpoints, and random models of the other families
 # Environment: QLAUNCH (the built program; default target/debug/qlaunch), QLAUNCH_CLIENTS (see install.sh).
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -47,7 +47,20 @@ for checkpoint in "${checkpoints[@]}"; do
     "$here/check-llamacpp.sh" "$checkpoint" --text "$text" --max-ppl 200 || failed=1
 done
 
+# A check that cannot fail proves nothing: each damaged checkpoint must be refused.
+check_refusals() { # checkpoint
+    for mutant in $("$python" "$here/mutants.py" "$1" "$work/mutants"); do
+        if "$here/check-vllm.sh" "$mutant" --text "$text" --max-ppl 200 >"$work/log"; then
+            echo "VERDICT mutant FAIL $(basename "$mutant") was not noticed"
+            failed=1
+        else
+            echo "VERDICT mutant PASS $(basename "$mutant") was refused"
+        fi
+    done
+}
+
 if [ "${1:-}" = --full ]; then
+    check_refusals "$work/tiny-llama-nvfp4_default-kv_fp8"
     (cd "$root" && cargo run -q --locked -p qlaunch-tests --example random_models -- "$work/random")
     for name in llama3-rope-tied-sharded qwen2-biases-tied qwen3-head-norms-yarn mistral-wide-heads-sharded; do
         random=$work/random/$name

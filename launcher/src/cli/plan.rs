@@ -6,13 +6,14 @@ use clap::Args;
 use qlaunch_shared::Result;
 use qlaunch_shared::assign::resolve;
 use qlaunch_shared::model::Model;
+use qlaunch_shared::protocol::Level;
 use qlaunch_shared::recipe::{Recipe, load_recipe};
 
 use super::main::Context;
 use super::values::size;
 use crate::config::{Surroundings, library};
 use crate::plan::SHARD_BYTES;
-use crate::ui::show_plan;
+use crate::ui::{note, show_plan};
 
 /// Reads the model's headers only: no tensor is loaded, however large the model is.
 #[derive(Debug, Args)]
@@ -56,6 +57,9 @@ impl RecipeChoice {
 pub fn run(args: &PlanArgs, context: &mut Context) -> Result<u8> {
     let model = Model::open(&args.model)?;
     let recipe = args.recipe.load(&context.around)?;
+    for text in &recipe.notes {
+        context.screen.say(&note(Level::Info, text));
+    }
     let plan = resolve(&model, Some(&recipe), args.max_shard_size.unwrap_or(SHARD_BYTES))?.plan;
     match context.screen.json {
         true => context.screen.document(&plan)?,

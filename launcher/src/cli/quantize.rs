@@ -6,7 +6,7 @@ use clap::Args;
 use qlaunch_shared::assign::resolve;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    self, JobSpec, NumericPath, Outcome, Quantize, Resources, TokenSource, VerdictKind,
+    self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, TokenSource, VerdictKind,
 };
 use qlaunch_shared::{Error, Result};
 
@@ -16,7 +16,7 @@ use super::values::{count, numeric_path, size};
 use crate::config::{Overrides, Settings};
 use crate::plan::{PlannedJob, SHARD_BYTES, absolute};
 use crate::session::{Setup, Single, carry_out_single};
-use crate::ui::{Watch, bytes, coverage};
+use crate::ui::{Watch, bytes, coverage, note};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,8 +80,9 @@ pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
         context
             .screen
             .say(&format!("{} · {}", plan.recipe, coverage(plan)));
-        let notes: Vec<String> = plan.notes.iter().map(|note| format!("  {note}")).collect();
-        notes.iter().for_each(|note| context.screen.say(note));
+    }
+    for text in job.recipe_notes() {
+        context.screen.say(&note(Level::Info, text));
     }
     let single = Single {
         job,

@@ -117,6 +117,8 @@ pub fn header(submission: &Submission) -> String {
     for job in jobs.iter().filter(|job| !job.is_baseline()) {
         let Some(plan) = &job.plan else { continue };
         lines.push(format!("  {:width$}  {}", job.name, coverage(plan)));
+        let notes = job.recipe_notes().iter();
+        lines.extend(notes.map(|note| format!("  {:width$}  note: {note}", "")));
     }
     lines.join("\n")
 }

@@ -54,6 +54,14 @@ pub struct PlannedJob {
 }
 
 impl PlannedJob {
+    /// What a person should know about how its recipe was read.
+    pub fn recipe_notes(&self) -> &[String] {
+        self.spec
+            .quantize
+            .as_ref()
+            .map_or(&[], |quantize| &quantize.recipe.notes)
+    }
+
     /// Whether candidates wait for it.
     pub const fn is_baseline(&self) -> bool {
         self.recipe.is_none()
@@ -132,7 +140,10 @@ fn expand_baseline(baseline: &Baseline, from: &Ingredients<'_>) -> Result<Planne
 }
 
 fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<PlannedJob> {
-    let recipe = load_recipe(from.library, &candidate.recipe, &candidate.overrides)?;
+    let mut recipe = load_recipe(from.library, &candidate.recipe, &candidate.overrides)?;
+    if let Some(kv_cache) = &candidate.kv_cache {
+        recipe = recipe.with_kv_cache(from.library, kv_cache)?;
+    }
     let resolved = resolve(from.model, Some(&recipe), SHARD_BYTES)?;
     let calibration = candidate.calibration.as_ref().or(from.sweep.calibration.as_ref());
     if let Some(own) = &candidate.calibration {
@@ -212,7 +223,14 @@ fn absolute_tokens(mut tokens: protocol::TokenSource) -> Result<protocol::TokenS
 }
 
 /// A path that means the same in the job's folder.
+///
+/// # Errors
+/// Nothing there.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize()
-        .map_err(|error| Error::io("find", path, &error))
+    path.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::input("there is no such file or folder")
+            .at(path)
+            .hint("check the path"),
+        _ => Error::io("find", path, &error),
+    })
 }

@@ -21,7 +21,7 @@ pub struct Single {
     pub scratch: PathBuf,
 }
 
-/// Carries out one job and returns how it ended. Its run folder stays only where it explains a failure.
+/// Carries out one job and returns how it ended. Its run folder stays only where its log explains a failure.
 ///
 /// # Errors
 /// Whatever ended the job, with the place of its log.
@@ -48,7 +48,12 @@ pub fn carry_out_single(single: Single, setup: &Setup, listener: &mut dyn Listen
             remove(&folder)?;
             Ok(outcome)
         }
-        Stage::Failed { error } => Err(with_log(error.clone(), &log)),
+        Stage::Failed { error } if error.kind == ErrorKind::Bug => Err(with_log(error.clone(), &log)),
+        Stage::Failed { error } => {
+            let error = error.clone();
+            remove(&folder)?;
+            Err(error)
+        }
         _ => {
             remove(&folder)?;
             Err(Error::new(ErrorKind::Interrupted, "stopped before it was done")

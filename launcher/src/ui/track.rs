@@ -242,58 +242,62 @@ impl Track {
 }
 
 /// What a notice says in a line of its own, with the weight of it; most notices only move bars.
-pub fn line(notice: &Notice<'_>) -> Option<(Level, String)> {
+///
+/// A single job is not named, and how it failed is told by the command itself.
+pub fn line(notice: &Notice<'_>, track: &Track) -> Option<(Level, String)> {
+    let named = |job: &str, text: &str| match track.label(job) {
+        Some(job) => format!("{job}: {text}"),
+        None => text.to_owned(),
+    };
+    let failed = |job: &str, error: &Error| {
+        let job = track.label(job)?;
+        Some((Level::Warning, format!("{job} failed: {}", error.message)))
+    };
     Some(match notice {
         Notice::Gone { job } => (
             Level::Warning,
-            format!("{job}: its results are gone, so it runs again"),
+            named(job, "its results are gone, so it runs again"),
         ),
         Notice::TakenOver { job, attempt } => (
             Level::Info,
-            format!("{job}: still running (attempt {attempt}), watched again"),
+            named(job, &format!("still running (attempt {attempt}), watched again")),
         ),
         Notice::Started { job, attempt } if *attempt > 1 => {
-            (Level::Info, format!("{job}: attempt {attempt}"))
+            (Level::Info, named(job, &format!("attempt {attempt}")))
         }
-        Notice::Ended {
-            job,
-            ending: Ending::Lost { error },
-        } => (Level::Warning, format!("{job}: {}", error.message)),
-        Notice::Ended {
-            job,
-            ending: Ending::Failed { error },
-        } => failure(job, error),
-        Notice::GivenUp { job, error } => failure(job, error),
-        Notice::Ended {
-            job,
-            ending: Ending::Interrupted,
-        } => (Level::Info, format!("{job}: stopped at a safe point")),
+        Notice::Ended { job, ending } => match ending {
+            Ending::Lost { error } => (Level::Warning, named(job, &error.message)),
+            Ending::Failed { error } => return failed(job, error),
+            Ending::Interrupted => (Level::Info, named(job, "stopped at a safe point")),
+            Ending::Done => return None,
+        },
+        Notice::GivenUp { job, error } => return failed(job, error),
         Notice::Stopping => (
             Level::Info,
             "stopping; press Ctrl-C again to stop at once".to_owned(),
         ),
-        Notice::Said { job, said } => return said_line(job, said),
+        Notice::Said { job, said } => {
+            let (level, text) = words(said)?;
+            (level, named(job, &text))
+        }
         _ => return None,
     })
 }
 
-fn failure(job: &str, error: &Error) -> (Level, String) {
-    (Level::Warning, format!("{job} failed: {}", error.message))
-}
-
-fn said_line(job: &str, said: &Said) -> Option<(Level, String)> {
+/// What a worker's word says beyond progress.
+fn words(said: &Said) -> Option<(Level, String)> {
     match said {
         Said::Event(event) => match &event.body {
-            EventBody::Note { level, message } => Some((*level, format!("{job}: {message}"))),
+            EventBody::Note { level, message } => Some((*level, message.clone())),
             _ => None,
         },
         Said::Garbage(text) => Some((
             Level::Warning,
-            format!("{job}: a line of its events cannot be read: {text}"),
+            format!("a line of its events cannot be read: {text}"),
         )),
         Said::Gap(missing) => Some((
             Level::Warning,
-            format!("{job}: {missing} lines of its events are missing"),
+            format!("{missing} lines of its events are missing"),
         )),
     }
 }

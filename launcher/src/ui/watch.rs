@@ -45,7 +45,7 @@ impl Listener for Watch<'_> {
     fn notice(&mut self, notice: &Notice<'_>) {
         let now = Instant::now();
         self.track.take(notice, now);
-        if let Some((level, text)) = line(notice) {
+        if let Some((level, text)) = line(notice, &self.track) {
             self.say(&note(level, &text));
         }
         // Lines are told at once, so that a phase shorter than a tick is not missed.

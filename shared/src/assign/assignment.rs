@@ -187,7 +187,7 @@ fn linear(module: usize, name: &str, own: &[&Quantizer], columns: usize) -> Resu
         };
     };
     let format = format_of(weight)?;
-    if let Some(block) = format.block().filter(|block| columns % block != 0) {
+    if let Some(block) = format.block().filter(|block| !columns.is_multiple_of(*block)) {
         return Err(Error::input(format!("{columns} input features are no multiple of {format}'s block of {block}"))
             .key(name)
             .hint("leave this module out with an entry `{quantizer_name: …, enable: false}`"));

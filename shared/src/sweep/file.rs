@@ -128,6 +128,8 @@ pub struct Candidate {
     pub recipe: String,
     /// Changes to the recipe, as `key=value`.
     pub overrides: Vec<String>,
+    /// KV cache numerics for a preset that leaves them open.
+    pub kv_cache: Option<String>,
     /// Calibration data of its own; the sweep's if absent.
     pub calibration: Option<Data>,
     /// Line and column of the sweep file that it came from, for errors about it.

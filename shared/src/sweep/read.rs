@@ -152,6 +152,7 @@ struct WrittenCandidate {
     recipe: String,
     #[serde(default)]
     overrides: Vec<String>,
+    kv_cache: Option<String>,
     #[expect(
         dead_code,
         reason = "known here so that serde accepts it; read from its node for better places"
@@ -167,6 +168,7 @@ fn candidate(item: &Node, file: &Path) -> Result<Candidate> {
             name,
             recipe: recipe.to_owned(),
             overrides: Vec::new(),
+            kv_cache: None,
             calibration: None,
             place,
         });
@@ -177,6 +179,7 @@ fn candidate(item: &Node, file: &Path) -> Result<Candidate> {
         name: folder_name(&name, item.child("name").unwrap_or(item))?,
         recipe: written.recipe,
         overrides: written.overrides,
+        kv_cache: written.kv_cache,
         calibration: data(item.child("calibration"), file)?,
         place,
     })

@@ -18,7 +18,7 @@ evaluate: {data: ../data/eval.npy, samples: 32, seq_len: 512}
 baselines: [bf16]
 candidates:
   - general/ptq/fp8_default-kv_fp8
-  - {name: mine, recipe: my/recipe.yaml, overrides: [a.b=1], calibration: {data: other.txt}}
+  - {name: mine, recipe: my/recipe.yaml, overrides: [a.b=1], kv_cache: fp8, calibration: {data: other.txt}}
 gates:
   ratio: {max: 70%}
 resources: {threads: 2, numeric_path: avx2}
@@ -43,6 +43,7 @@ fn a_full_sweep_is_read_with_paths_beside_the_file() {
         PathBuf::from("sweeps/other.txt")
     );
     assert_eq!(sweep.candidates[1].overrides, ["a.b=1"]);
+    assert_eq!(sweep.candidates[1].kv_cache.as_deref(), Some("fp8"));
     assert_eq!(
         sweep.acceptance[0].1.limits,
         [Limit::Within {

@@ -54,7 +54,11 @@ pub(crate) struct LeftLayout {
 impl LeftLayout {
     /// The layout of `rows` rows of `depth` elements for kernel `K`.
     pub(crate) fn new<K: MicroKernel>(rows: usize, depth: usize) -> Self {
-        Self { panels: rows.div_ceil(K::ROWS), depth, blocks: depth.div_ceil(K::Packed::BLOCK) }
+        Self {
+            panels: rows.div_ceil(K::ROWS),
+            depth,
+            blocks: depth.div_ceil(K::Packed::BLOCK),
+        }
     }
 
     /// Elements that the rows take.
@@ -76,14 +80,20 @@ impl LeftLayout {
 
     /// Packs one row, or zeros where `elements` ends early.
     #[inline(always)]
-    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(&self, elements: &[E], packed: &mut [K::Packed], row: usize)
-    where
+    pub(crate) fn pack_row<K: MicroKernel, E: Copy>(
+        &self,
+        elements: &[E],
+        packed: &mut [K::Packed],
+        row: usize,
+    ) where
         K::Packed: PackFrom<E>,
     {
         for block in 0..self.blocks {
             let first = block * K::Packed::BLOCK;
             // A group that `depth` cuts through is filled up with zeros.
-            let width = (self.depth - first).min(K::Packed::BLOCK).next_multiple_of(K::GROUP);
+            let width = (self.depth - first)
+                .min(K::Packed::BLOCK)
+                .next_multiple_of(K::GROUP);
             let place = (block * self.panels + row / K::ROWS) * K::ROWS + row % K::ROWS;
             let target = &mut packed[place * K::Packed::STRIDE..][..width];
             let source = elements.get(first..).unwrap_or_default();
@@ -105,7 +115,11 @@ impl LeftLayout {
         K::Packed: PackFrom<E>,
     {
         for row in 0..self.panels * K::ROWS {
-            let elements = if first + row < source.rows { source.row(first + row) } else { &[] };
+            let elements = if first + row < source.rows {
+                source.row(first + row)
+            } else {
+                &[]
+            };
             self.pack_row::<K, E>(elements, packed, row);
         }
     }

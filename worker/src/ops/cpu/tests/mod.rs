@@ -7,3 +7,4 @@ mod products;
 mod reference;
 mod refusals;
 mod rows;
+mod torch;

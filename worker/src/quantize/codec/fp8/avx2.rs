@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::octave::{GROUP, Octave};
+use super::super::prefetch::prefetch;
+use super::octave::{AHEAD, GROUP, Octave};
 
 /// Elements of one vector of 16-bit words.
 const WORDS: usize = 16;
@@ -13,6 +14,7 @@ pub(super) fn encode(octave: &Octave, source: &[u16], codes: &mut [u8]) -> usize
     let groups = source.as_chunks::<GROUP>().0;
     let codes = codes.as_chunks_mut::<GROUP>().0;
     for (at, group) in groups.iter().enumerate() {
+        prefetch(group, AHEAD);
         let (words, _) = group.as_chunks::<WORDS>();
         let [a, b, c, d] = [load(&words[0]), load(&words[1]), load(&words[2]), load(&words[3])];
         let far = _mm256_max_epu16(

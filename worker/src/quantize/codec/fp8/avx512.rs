@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::octave::{GROUP, Octave};
+use super::super::prefetch::prefetch;
+use super::octave::{AHEAD, GROUP, Octave};
 
 /// The lower bytes of 64 words in two vectors.
 static LOWER: [u8; GROUP] = every_second_byte(0);
@@ -24,6 +25,7 @@ pub(super) fn encode(octave: &Octave, source: &[u16], codes: &mut [u8]) -> usize
     let table = (load(&table[0]), load(&table[1]));
     let sign = _mm512_set1_epi8(i8::MIN);
     for (at, group) in groups.iter().enumerate() {
+        prefetch(group, AHEAD);
         let (first, second) = load_words(group);
         if !are_normal(octave, first, second) {
             octave.encode_any(group, &mut codes[at]);

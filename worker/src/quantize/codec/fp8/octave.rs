@@ -16,6 +16,8 @@ use crate::tensor::simd::{InstructionSet, Level};
 
 /// Elements looked at together: the branch for those outside the normal range is taken once for all of them.
 pub(super) const GROUP: usize = 64;
+/// How many elements ahead memory is asked for: two pages.
+pub(super) const AHEAD: usize = 4096;
 /// Codes of one octave, and of the subnormals.
 const STEPS: usize = 8;
 /// Mantissa bits of bf16.

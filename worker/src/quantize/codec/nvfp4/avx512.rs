@@ -62,11 +62,15 @@ fn bytes(steps: __m512i, bits: __m512i) -> __m512i {
     let second = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi16(16));
     let step = |code: i16| _mm512_or_si512(second, _mm512_set1_epi16(code - 1));
     let magnitude = _mm512_andnot_si512(_mm512_set1_epi16(i16::MIN), bits);
-    let passed = |at| _mm512_cmpgt_epi16_mask(magnitude, _mm512_permutexvar_epi16(at, steps));
+    let step_at = |at| _mm512_permutexvar_epi16(at, steps);
+    let passed = |at| _mm512_cmpgt_epi16_mask(magnitude, step_at(at));
     let at = _mm512_mask_blend_epi16(passed(step(4)), step(2), step(6));
     // One step up or down, to the step of an odd code, whose place is the even code before it.
     let at = _mm512_mask_add_epi16(_mm512_sub_epi16(at, one), passed(at), at, one);
-    let code = _mm512_and_si512(_mm512_mask_add_epi16(at, passed(at), at, one), _mm512_set1_epi16(7));
+    // The last comparison by subtraction, because its result is wanted as a number: 1 where the step is below.
+    let last = _mm512_srli_epi16::<15>(_mm512_sub_epi16(step_at(at), magnitude));
+    // `last | at & 7`.
+    let code = _mm512_ternarylogic_epi32::<0xf8>(last, at, _mm512_set1_epi16(7));
     // As unsigned numbers, the bits of everything below zero are above those of −0.0.
     let negative = _mm512_cmpgt_epu16_mask(bits, _mm512_set1_epi16(i16::MIN));
     let code = _mm512_mask_add_epi16(code, negative, code, _mm512_set1_epi16(8));

@@ -4,6 +4,8 @@
 //! magnitude. So 126 rows of seven magnitudes, each the first to get the next code, replace the division, the rounding and
 //! the ties. The rows are taken from the definition itself, so the codes are the same bits.
 
+#[cfg(target_arch = "x86_64")]
+use super::super::prefetch::prefetch;
 use super::super::search::first_magnitude;
 use super::super::{e2m1, e4m3};
 #[cfg(target_arch = "x86_64")]
@@ -108,6 +110,7 @@ macro_rules! encode_groups {
                         write_scales::<PIECES_PER_BLOCK>(&of_pieces[at], first + at, target.scales);
                     }
                     for (at, group) in groups.iter().enumerate() {
+                        prefetch(group, 2 * BATCH * GROUP);
                         $kernel::encode(&self.rows, &of_pieces[at], group, &mut codes[first + at]);
                     }
                 }
