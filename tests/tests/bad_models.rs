@@ -170,6 +170,24 @@ fn a_weight_that_is_not_a_number_is_named() {
 }
 
 #[test]
+fn a_weight_of_zeros_is_no_fault_and_gets_finite_scales() {
+    let bench = Bench::new();
+    model_with(&bench.model(), |tensor| tensor.bytes.fill(0));
+    for recipe in [RECIPE, "general/ptq/fp8_default-kv_fp8"] {
+        let out = bench.work.path().join(recipe.rsplit('/').next().unwrap());
+        let flags = ["--samples", "2", "--seq-len", "64"];
+        Quantize::new(&bench.model(), recipe, &out)
+            .flags(&flags)
+            .run()
+            .json();
+        assert!(
+            perplexity(&evaluate(&out, &calibration_ids(), 64, Some(2))).is_finite(),
+            "{recipe}: NaN logits"
+        );
+    }
+}
+
+#[test]
 fn evaluating_a_truncated_model_is_refused_as_well() {
     let bench = Bench::new();
     good_model(&bench.model());

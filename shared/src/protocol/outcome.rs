@@ -124,9 +124,11 @@ pub enum VerdictKind {
 /// What an evaluation measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `exp(nll)`.
+    /// `exp(nll)`. JSON has no word for NaN and infinity: both are written, and read as NaN, as `null`.
+    #[serde(deserialize_with = "number_or_null")]
     pub perplexity: f64,
     /// Mean negative log-likelihood in nats per scored token.
+    #[serde(deserialize_with = "number_or_null")]
     pub nll: f64,
     /// Scored tokens: all but the first of each window.
     pub tokens: u64,
@@ -135,6 +137,10 @@ pub struct Evaluation {
     /// Mean KL divergence from the reference in nats per scored token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kl_mean: Option<f64>,
+}
+
+fn number_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// How long a phase took.
@@ -146,4 +152,18 @@ pub struct PhaseTime {
     pub seconds: f64,
     /// User and system CPU time in seconds.
     pub cpu_seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_perplexity_that_is_not_finite_survives_as_not_a_number() {
+        let broken = Evaluation { perplexity: f64::INFINITY, nll: f64::NAN, tokens: 3, windows: 1, kl_mean: None };
+        let text = serde_json::to_string(&broken).unwrap();
+        let read: Evaluation = serde_json::from_str(&text).unwrap();
+        assert!(read.perplexity.is_nan() && read.nll.is_nan());
+        assert_eq!(read.tokens, 3);
+    }
 }

@@ -54,8 +54,11 @@ impl Scratch {
             .map(|(index, _)| index)
         {
             Some(index) => idle.swap_remove(index),
-            // Too small for the work at hand: let it go rather than collect one buffer of every size.
-            None => idle.pop().map(drop).map(|()| Vec::new()).unwrap_or_default(),
+            None => {
+                // All are too small: let one go rather than collect one of every size.
+                idle.pop();
+                Vec::new()
+            }
         }
     }
 }

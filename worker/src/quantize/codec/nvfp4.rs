@@ -79,7 +79,10 @@ pub fn scale_2(amax: f32) -> f32 {
 impl TensorScale {
     fn new(amax: f32) -> Self {
         let scale = scale_2(amax);
-        Self { scale, sixfold: e2m1::LARGEST * scale }
+        Self {
+            scale,
+            sixfold: e2m1::LARGEST * scale,
+        }
     }
 
     /// E4M3 code of a block's scale; 1 for a block of zeros. Free of branches.
@@ -105,13 +108,18 @@ impl<E: Source> Encoder<E> {
     /// `amax` is negative or not finite, or the block is neither of 16 nor of 32 elements.
     pub fn new(amax: f32, block: usize) -> Result<Self> {
         if !amax.is_finite() || amax < 0.0 {
-            return Err(Error::bug(format!("an NVFP4 scale cannot be made of the amax {amax}")));
+            return Err(Error::bug(format!(
+                "an NVFP4 scale cannot be made of the amax {amax}"
+            )));
         }
-        if !matches!(block, 16 | 32) {
-            return Err(Error::bug(format!("NVFP4 has blocks of 16 or 32 elements, not of {block}")));
-        }
+        check_block(block)?;
         let tensor = TensorScale::new(amax);
-        Ok(Self { tensor, block, steps: Steps::new::<E>(tensor, amax), source: PhantomData })
+        Ok(Self {
+            tensor,
+            block,
+            steps: Steps::new::<E>(tensor, amax),
+            source: PhantomData,
+        })
     }
 
     /// `weight_scale_2`.
@@ -148,9 +156,20 @@ impl<E: Source> Encoder<E> {
     fn encode_chunk(&self, set: InstructionSet, source: &[E], target: Encoded<'_>) {
         let (mut done, Encoded { codes, scales }) = (0, target);
         if let (Some(steps), Some(halves)) = (&self.steps, E::halves(source)) {
-            done = steps.encode::<E>(set, self, halves, Encoded { codes: &mut *codes, scales: &mut *scales });
+            done = steps.encode::<E>(
+                set,
+                self,
+                halves,
+                Encoded {
+                    codes: &mut *codes,
+                    scales: &mut *scales,
+                },
+            );
         }
-        let rest = Encoded { codes: &mut codes[done / 2..], scales: &mut scales[done / self.block..] };
+        let rest = Encoded {
+            codes: &mut codes[done / 2..],
+            scales: &mut scales[done / self.block..],
+        };
         encode_by_definition(set, &source[done..], self, rest);
     }
 }
@@ -175,26 +194,49 @@ dispatched! {
 /// Writes the values of codes: `E2M1 · fl(f32(E4M3) · scale_2)`, rounded to the element type.
 ///
 /// # Errors
-/// The slices do not go together.
+/// The slices do not go together, or the block is neither of 16 nor of 32 elements.
 pub fn decode<E: Element>(parts: Parts<'_>, target: &mut [E]) -> Result<()> {
-    let block = parts.block.max(2);
+    let block = parts.block;
+    check_block(block)?;
     check_lengths(target.len(), parts.codes.len(), parts.scales.len(), block)?;
+    let blocks = CHUNK.div_ceil(block);
     target
-        .par_chunks_mut(CHUNK.next_multiple_of(block))
-        .zip(parts.codes.par_chunks(CHUNK.next_multiple_of(block) / 2))
-        .zip(parts.scales.par_chunks(CHUNK.next_multiple_of(block) / block))
-        .for_each(|((target, codes), scales)| decode_chunk(target, Parts { codes, scales, block, ..parts }));
+        .par_chunks_mut(blocks * block)
+        .zip(parts.codes.par_chunks(blocks * block / 2))
+        .zip(parts.scales.par_chunks(blocks))
+        .for_each(|((target, codes), scales)| {
+            decode_chunk(
+                target,
+                Parts {
+                    codes,
+                    scales,
+                    block,
+                    ..parts
+                },
+            )
+        });
     Ok(())
 }
 
 fn decode_chunk<E: Element>(target: &mut [E], parts: Parts<'_>) {
-    let blocks = target.chunks_exact_mut(parts.block).zip(parts.codes.chunks_exact(parts.block / 2));
+    let blocks = target
+        .chunks_exact_mut(parts.block)
+        .zip(parts.codes.chunks_exact(parts.block / 2));
     for ((target, codes), scale) in blocks.zip(parts.scales) {
         let scale = e4m3::decode(*scale) * parts.scale_2;
         let values = e2m1::VALUES.map(|value| E::from_f32(value * scale));
         for (pair, byte) in target.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
             *pair = [values[usize::from(byte & 15)], values[usize::from(byte >> 4)]];
         }
+    }
+}
+
+fn check_block(block: usize) -> Result<()> {
+    match block {
+        16 | 32 => Ok(()),
+        _ => Err(Error::bug(format!(
+            "NVFP4 has blocks of 16 or 32 elements, not of {block}"
+        ))),
     }
 }
 

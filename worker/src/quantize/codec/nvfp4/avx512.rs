@@ -16,7 +16,10 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
     // Each round halves the words that a piece still has, and puts twice as many pieces in a vector.
     let lanes = |at: usize| {
         let (a, b) = (pair(at), pair(at + 1));
-        _mm512_max_epu16(_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xdd>(a, b))
+        _mm512_max_epu16(
+            _mm512_shuffle_i64x2::<0x88>(a, b),
+            _mm512_shuffle_i64x2::<0xdd>(a, b),
+        )
     };
     let quads = |at: usize| {
         let (a, b) = (lanes(at), lanes(at + 2));
@@ -39,7 +42,12 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
 /// The codes of a group, two a byte, each piece by its own row of steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-pub(super) fn encode(rows: &[Row; 128], scales: &[u8; PIECES], group: &[u16; GROUP], codes: &mut [u8; GROUP / 2]) {
+pub(super) fn encode(
+    rows: &[Row; 128],
+    scales: &[u8; PIECES],
+    group: &[u16; GROUP],
+    codes: &mut [u8; GROUP / 2],
+) {
     // Packing works on 128-bit lanes: lane i gets the bytes of the lanes i of all four vectors.
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     let row = |piece: usize| &rows[usize::from(scales[piece] & 0x7f)];
@@ -92,7 +100,10 @@ fn load(group: &[u16; GROUP], pair: usize) -> __m512i {
 fn load_rows(first: &Row, second: &Row) -> __m512i {
     // SAFETY: a row has 16 bytes and their alignment.
     let (first, second) = unsafe {
-        (_mm_load_si128(first.0.as_ptr().cast()), _mm_load_si128(second.0.as_ptr().cast()))
+        (
+            _mm_load_si128(first.0.as_ptr().cast()),
+            _mm_load_si128(second.0.as_ptr().cast()),
+        )
     };
     _mm512_inserti32x4::<2>(_mm512_castsi128_si512(first), second)
 }
