@@ -6,8 +6,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use qlaunch_shared::{Error, Result};
+use qlaunch_shared::protocol::NumericPath;
 use qlaunch_worker::ops::{
-    Activation, AttentionShape, Backend, CpuBackend, Linear, NumericPath, RotaryTables,
+    Activation, AttentionShape, Backend, CpuBackend, CpuPath, Linear, RotaryTables,
 };
 use qlaunch_worker::tensor::DType;
 use qlaunch_worker::tensor::host::HostTensor;
@@ -137,7 +138,7 @@ fn measure(mut work: impl FnMut() -> Result<HostTensor>) -> Result<(f64, f64)> {
 
 fn main() -> Result<()> {
     let path = match std::env::args().nth(1) {
-        Some(name) => NumericPath::parse(&name)?,
+        Some(name) => name.parse()?,
         None => NumericPath::detect(),
     };
     let mut report = Map::new();

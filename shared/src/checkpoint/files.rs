@@ -72,7 +72,8 @@ impl CheckpointFiles {
         for name in names {
             if Path::new(name).components().count() != 1 {
                 return Err(Error::input(format!("the index names `{name}`, which is no plain file name"))
-                    .at(index_path));
+                    .at(index_path)
+                    .hint("fetch the index again"));
             }
             headers.push(read_header(&folder.join(name))?);
         }

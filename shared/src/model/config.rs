@@ -62,7 +62,8 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn error(&self, key: &str, message: impl Into<String>) -> Error {
-        Error::input(message).at(self.path).key(key)
+        let remedy = "take `config.json` from the model's own page again, or correct the key";
+        Error::input(message).at(self.path).key(key).hint(remedy)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
@@ -116,6 +117,8 @@ impl<'a> Fields<'a> {
     }
 }
 
+const FETCH_CONFIG: &str = "take `config.json` from the model's own page again";
+
 /// Reads `config.json` of a model folder as JSON.
 ///
 /// # Errors
@@ -127,10 +130,11 @@ pub fn read_json(folder: &Path) -> Result<(PathBuf, Map<String, Value>)> {
     })?;
     match serde_json::from_str(&text) {
         Ok(Value::Object(map)) => Ok((path, map)),
-        Ok(_) => Err(Error::input("the model's config is no JSON object").at(path)),
+        Ok(_) => Err(Error::input("the model's config is no JSON object").at(path).hint(FETCH_CONFIG)),
         Err(e) => Err(Error::input(format!("the model's config is not JSON: {e}"))
             .at(path)
-            .line(e.line(), e.column())),
+            .line(e.line(), e.column())
+            .hint(FETCH_CONFIG)),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::tensor::dtype::Element;
 use crate::tensor::MappedCheckpoint;
 use crate::tensor::host::{HostTensor, StoredElement};
 
+const BROKEN: &str = "the checkpoint is broken, or not in ModelOpt's layout: make it again with `qlaunch quantize`";
+
 /// Weights of a quantized or unquantized checkpoint, decoded to the model's type.
 pub struct CheckpointWeights<'a> {
     model: &'a Model,
@@ -74,7 +76,7 @@ impl<'a> CheckpointWeights<'a> {
 }
 
 fn wrong(message: String, model: &Model, owner: &str) -> Error {
-    Error::input(message).at(&model.folder).key(format!("{owner}.weight"))
+    Error::input(message).at(&model.folder).key(format!("{owner}.weight")).hint(BROKEN)
 }
 
 fn scalar(files: &MappedCheckpoint, name: &str) -> Result<f32> {
@@ -83,9 +85,12 @@ fn scalar(files: &MappedCheckpoint, name: &str) -> Result<f32> {
     match number {
         Ok(scale) if tensor.dtype == DType::F32 && scale.is_finite() && scale > 0.0 => Ok(scale),
         Ok(scale) if tensor.dtype == DType::F32 => {
-            Err(Error::input(format!("the scale {scale} is not finite and positive")).key(name))
+            Err(Error::input(format!("the scale {scale} is not finite and positive")).key(name).hint(BROKEN))
         }
-        _ => Err(Error::input(format!("the scale is {} {:?}, not one F32", tensor.dtype, tensor.shape)).key(name)),
+        _ => {
+            let found = format!("the scale is {} {:?}, not one F32", tensor.dtype, tensor.shape);
+            Err(Error::input(found).key(name).hint(BROKEN))
+        }
     }
 }
 
@@ -97,7 +102,7 @@ impl Weights for CheckpointWeights<'_> {
     fn weight(&self, module: usize) -> Result<HostTensor> {
         let part = &self.model.modules[module];
         let entry = self.model.weight(part).ok_or_else(|| {
-            Error::input("the weight is missing").at(&self.model.folder).key(part.name.as_str())
+            Error::input("the weight is missing").at(&self.model.folder).key(part.name.as_str()).hint(BROKEN)
         })?;
         let owner = entry.name.trim_end_matches(".weight");
         let expected = match part.role {

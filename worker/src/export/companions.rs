@@ -93,7 +93,7 @@ fn file_name(path: &Path) -> String {
 fn generation_config(path: &Path) -> Result<Vec<u8>> {
     let text = std::fs::read(path).map_err(|e| Error::io("read the file", path, &e))?;
     let mut config: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|e| Error::input(format!("not a JSON object: {e}")).at(path).line(e.line(), e.column()))?;
+        .map_err(|e| Error::input(format!("not a JSON object: {e}")).at(path).line(e.line(), e.column()).hint("fetch the file again"))?;
     let samples = ["top_k", "top_p"].iter().any(|key| config.get(*key).is_some_and(|value| !value.is_null()));
     if !samples || config.get("do_sample") == Some(&json!(true)) {
         return Ok(text);

@@ -86,7 +86,8 @@ impl Weights for SourceWeights<'_> {
 }
 
 fn missing(model: &Model, part: &Module) -> Error {
-    Error::input("the weight is missing").at(&model.folder).key(part.name.as_str())
+    let remedy = "the checkpoint is incomplete: fetch it again";
+    Error::input("the weight is missing").at(&model.folder).key(part.name.as_str()).hint(remedy)
 }
 
 /// One linear on the device.

@@ -6,4 +6,4 @@ pub mod cpu;
 pub use backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
-pub use cpu::{CpuBackend, NumericPath};
+pub use cpu::{CpuBackend, CpuPath};

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    AttemptFolder, EventBody, JobSpec, Level, Outcome, Status, VERSION, VerdictKind,
+    AttemptFolder, EventBody, JobSpec, Level, NumericPath, Outcome, Status, VERSION, VerdictKind,
 };
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::evaluation::evaluate;
 use super::quantization::{as_it_is, make};
-use crate::ops::{self, CpuBackend};
+use crate::ops::{CpuBackend, CpuPath};
 use crate::report::{Reporter, cpu_seconds, host_name, peak_memory};
 
 /// Runs the job of a spec file, telling the attempt's folder; the result is how it ended.
@@ -69,11 +69,7 @@ fn steps(spec: &JobSpec, attempt: &AttemptFolder, outcome: &mut Outcome, reporte
     outcome.candidate.clone_from(&spec.candidate);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let threads = spec.resources.threads.unwrap_or(cores).max(1);
-    let path = match spec.resources.numeric_path {
-        Some(path) => ops::NumericPath::parse(path.name())?,
-        None => ops::NumericPath::detect(),
-    };
-    let numeric_path = path.name().parse()?;
+    let numeric_path = spec.resources.numeric_path.unwrap_or_else(NumericPath::detect);
     outcome.threads = threads;
     outcome.numeric_path = Some(numeric_path);
     reporter.tell(EventBody::Started {
@@ -83,7 +79,7 @@ fn steps(spec: &JobSpec, attempt: &AttemptFolder, outcome: &mut Outcome, reporte
         threads,
         numeric_path,
     });
-    let backend = CpuBackend::new(threads, path)?;
+    let backend = CpuBackend::new(threads, numeric_path)?;
     // Codecs run on the pool that calls them.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

@@ -13,6 +13,9 @@ use super::text::TextReader;
 const DEFAULT_SAMPLES: usize = 512;
 const DEFAULT_LENGTH: usize = 512;
 
+const OTHER_MODEL: &str = "the ids or the tokenizer belong to another model: make them with this model's";
+const LINE_FORM: &str = "each line must look like {\"text\": \"…\"}";
+
 /// What tokens are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -66,7 +69,9 @@ impl Samples {
 pub fn read_samples(source: &TokenSource, reading: Use, model: &Path, vocabulary: usize) -> Result<Samples> {
     let path = &source.data;
     if source.samples == Some(0) || source.seq_len.is_some_and(|length| length < 2) {
-        return Err(Error::usage("at least one sample of two tokens is needed").at(path));
+        return Err(Error::usage("at least one sample of two tokens is needed")
+            .at(path)
+            .hint("give `--samples` of 1 or more and `--seq-len` of 2 or more"));
     }
     let samples = match path.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => from_array(&npy::read(path)?, source, vocabulary)?,
@@ -87,7 +92,7 @@ pub fn read_samples(source: &TokenSource, reading: Use, model: &Path, vocabulary
     if let Some(id) = samples.ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Error::input(format!("token id {id} is outside the model's vocabulary of {vocabulary}"))
             .at(path)
-            .hint("the ids or the tokenizer belong to another model"));
+            .hint(OTHER_MODEL));
     }
     Ok(samples)
 }
@@ -99,7 +104,9 @@ fn read_text(path: &Path) -> Result<String> {
 fn from_array(array: &npy::Array, source: &TokenSource, vocabulary: usize) -> Result<Samples> {
     let narrow = |&id: &i64| {
         u32::try_from(id).map_err(|_| {
-            Error::input(format!("token id {id} is outside the model's vocabulary of {vocabulary}")).at(&source.data)
+            Error::input(format!("token id {id} is outside the model's vocabulary of {vocabulary}"))
+                .at(&source.data)
+                .hint(OTHER_MODEL)
         })
     };
     let ids: Vec<u32> = array.ids.iter().map(narrow).collect::<Result<_>>()?;
@@ -132,13 +139,13 @@ fn from_lines(source: &TokenSource, reading: Use, reader: &TextReader) -> Result
     let mut texts = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let json: serde_json::Value = serde_json::from_str(line).map_err(|e| {
-            Error::input(format!("not JSON: {e}")).at(&source.data).line(number + 1, e.column())
+            Error::input(format!("not JSON: {e}")).at(&source.data).line(number + 1, e.column()).hint(LINE_FORM)
         })?;
         let text = json["text"].as_str().ok_or_else(|| {
             Error::input("the line has no `text`")
                 .at(&source.data)
                 .line(number + 1, 1)
-                .hint("each line must look like {\"text\": \"…\"}")
+                .hint(LINE_FORM)
         })?;
         texts.push(text.to_owned());
     }

@@ -6,6 +6,8 @@ use qlaunch_shared::{Error, Result};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+const OTHER_WAY: &str = "fetch `tokenizer.json` again, or give token ids as `.npy`";
+
 /// The tokenizer of a model folder.
 pub struct TextReader {
     path: PathBuf,
@@ -27,12 +29,12 @@ impl TextReader {
                 .hint("add the file, or give token ids as `.npy`"));
         }
         let mut tokenizer = Tokenizer::from_file(&path)
-            .map_err(|e| Error::input(format!("cannot understand the tokenizer: {e}")).at(&path))?;
+            .map_err(|e| Error::input(format!("cannot understand the tokenizer: {e}")).at(&path).hint(OTHER_WAY))?;
         // What a tokenizer was last saved with must not cut or fill our texts.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
-            .map_err(|e| Error::input(format!("cannot use the tokenizer: {e}")).at(&path))?;
+            .map_err(|e| Error::input(format!("cannot use the tokenizer: {e}")).at(&path).hint(OTHER_WAY))?;
         let begin = begin_token(model).and_then(|token| tokenizer.token_to_id(&token));
         Ok(Self { path, tokenizer, begin })
     }
@@ -45,7 +47,7 @@ impl TextReader {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)
-            .map_err(|e| Error::input(format!("the tokenizer refuses the text: {e}")).at(&self.path))?;
+            .map_err(|e| Error::input(format!("the tokenizer refuses the text: {e}")).at(&self.path).hint(OTHER_WAY))?;
         Ok(encoding.get_ids().to_vec())
     }
 }

@@ -1,5 +1,6 @@
 //! A CPU as a [`Backend`]: checks operands, finds their type, and hands them to the loops on its own threads.
 
+use qlaunch_shared::protocol::NumericPath;
 use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -8,7 +9,7 @@ use super::attention::Attention;
 use super::gemm::{MicroKernel, PackFrom, Product, WithKernel, linear};
 use super::loss::{Comparison, Likelihood, VOCABULARY_BLOCK};
 use super::operands::{self, ModelElement, typed};
-use super::path::NumericPath;
+use super::path::{CpuPath, instruction_set};
 use super::rotary::Turns;
 use super::scratch::Scratch;
 use super::{elementwise, gather, loss, magnitude, norm, rotary};
@@ -100,7 +101,7 @@ impl CpuBackend {
         }
         let mut out = E::zeros(x.len());
         let stretch = (STRETCH / weight.len()).max(1) * weight.len();
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         self.threads.install(|| {
             let pairs = x.par_chunks(stretch).zip(out.par_chunks_mut(stretch));
             pairs.for_each(|(x, out)| norm::rms_norm(set, x, weight, eps, out));
@@ -111,7 +112,7 @@ impl CpuBackend {
     fn rotate_of<E: ModelElement>(&self, x: &mut [E], turns: Turns<'_, E>, positions: &[u32]) {
         let width = x.len() / positions.len().max(1);
         let rows = (STRETCH / width.max(1)).max(1);
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         self.threads.install(|| {
             let pairs = x
                 .par_chunks_mut((rows * width).max(1))
@@ -122,7 +123,7 @@ impl CpuBackend {
 
     fn attention_of<E: ModelElement>(&self, q: &[E], k: &[E], v: &[E], shape: &AttentionShape) -> Vec<E> {
         let mut out = E::zeros(q.len());
-        let (scratch, set) = (&self.scratch, self.path.instruction_set());
+        let (scratch, set) = (&self.scratch, instruction_set(self.path));
         let work = Attention {
             q,
             k,
@@ -204,7 +205,7 @@ impl CpuBackend {
         targets: &[u32],
     ) -> Result<Vec<f64>> {
         let (hidden, head, k) = prediction::<E>(of, targets)?;
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         let mut rows = vec![Likelihood::START; targets.len()];
         if !rows.is_empty() {
             self.for_each_block(&[(hidden, head)], k, |first, logits| {
@@ -227,7 +228,7 @@ impl CpuBackend {
                 format!("heads of {} and {} elements", head.len(), other_head.len()),
             ));
         }
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         let mut rows = vec![Comparison::START; targets.len()];
         if !rows.is_empty() {
             self.for_each_block(
@@ -333,7 +334,7 @@ impl Backend for CpuBackend {
 
     fn activate(&self, gate: &HostTensor, up: &HostTensor, activation: Activation) -> Result<HostTensor> {
         operands::same_shape("activate", gate, up)?;
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         let mut out = gate.clone();
         for_each_dtype!(Storage, out.storage_mut(), elements => {
             let up = typed("activate", up)?;
@@ -347,7 +348,7 @@ impl Backend for CpuBackend {
 
     fn add(&self, sum: &mut HostTensor, other: &HostTensor) -> Result<()> {
         operands::same_shape("add", sum, other)?;
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         for_each_dtype!(Storage, sum.storage_mut(), elements => {
             let other = typed("add", other)?;
             self.threads.install(|| {
@@ -359,7 +360,7 @@ impl Backend for CpuBackend {
     }
 
     fn magnitude(&self, x: &HostTensor) -> Result<Magnitude> {
-        let set = self.path.instruction_set();
+        let set = instruction_set(self.path);
         Ok(
             for_each_dtype!(Storage, x.storage(), elements => self.threads.install(|| {
                 let parts = elements.par_chunks(STRETCH).map(|x| magnitude::magnitude(set, x));

@@ -16,7 +16,7 @@ mod scratch;
 mod softmax;
 
 pub use device::CpuBackend;
-pub use path::NumericPath;
+pub use path::CpuPath;
 
 #[cfg(test)]
 mod tests;

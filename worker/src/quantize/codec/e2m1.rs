@@ -25,14 +25,22 @@ pub fn encode(value: f32) -> u8 {
 /// The code of a magnitude, without sign; NaN gets 0. Free of branches.
 #[inline(always)]
 pub fn encode_magnitude(magnitude: f32) -> u8 {
-    // Steps from an odd code to an even one are taken on the middle itself, the others beyond it.
-    u8::from(magnitude > MIDDLES[0])
-        + u8::from(magnitude >= MIDDLES[1])
-        + u8::from(magnitude > MIDDLES[2])
-        + u8::from(magnitude >= MIDDLES[3])
-        + u8::from(magnitude > MIDDLES[4])
-        + u8::from(magnitude >= MIDDLES[5])
-        + u8::from(magnitude > MIDDLES[6])
+    let mut code = 0;
+    for step in 0..MIDDLES.len() {
+        code += u8::from(passes(magnitude, step));
+    }
+    code
+}
+
+/// Whether a magnitude has passed a middle, so that its code is above the middle's index; NaN has passed none.
+#[inline(always)]
+pub fn passes(magnitude: f32, middle: usize) -> bool {
+    // From an odd code to an even one the step is taken on the middle itself, otherwise beyond it.
+    if middle % 2 == 1 {
+        magnitude >= MIDDLES[middle]
+    } else {
+        magnitude > MIDDLES[middle]
+    }
 }
 
 /// The value of a code; only the low four bits count.

@@ -73,20 +73,56 @@ impl<E: Source> Encoder<E> {
     /// The slices have different lengths.
     pub fn encode(&self, source: &[E], codes: &mut [u8]) -> Result<()> {
         check_lengths(source.len(), codes.len())?;
-        let set = InstructionSet::detect();
+        let (set, stores) = (InstructionSet::detect(), Stores::of(codes.len()));
         source
             .par_chunks(CHUNK)
             .zip(codes.par_chunks_mut(CHUNK))
-            .for_each(|(source, codes)| self.encode_chunk(set, source, codes));
+            .for_each(|(source, codes)| self.encode_chunk(set, stores, source, codes));
         Ok(())
     }
 
-    fn encode_chunk(&self, set: InstructionSet, source: &[E], codes: &mut [u8]) {
+    fn encode_chunk(&self, set: InstructionSet, stores: Stores, source: &[E], codes: &mut [u8]) {
+        let start = stores.start(codes);
+        let (head, source) = source.split_at(start);
+        let (head_codes, codes) = codes.split_at_mut(start);
+        encode_by_definition(set, head, self.scale, head_codes);
         let done = match (&self.octave, E::halves(source)) {
-            (Some(octave), Some(halves)) => octave.encode(set, halves, codes),
+            (Some(octave), Some(halves)) => octave.encode(set, stores, halves, codes),
             _ => 0,
         };
         encode_by_definition(set, &source[done..], self.scale, &mut codes[done..]);
+    }
+}
+
+/// Where codes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stores {
+    /// Into the caches, where the one who writes them to a file finds them.
+    Cached,
+    /// Past the caches, a line at a time: they would not stay there, and a line that is written whole need not be read.
+    Streamed,
+}
+
+impl Stores {
+    /// Codes up to this many bytes are likely to stay in a last-level cache.
+    const LARGEST_CACHED: usize = 32 << 20;
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+
+    fn of(bytes: usize) -> Self {
+        if bytes > Self::LARGEST_CACHED {
+            Self::Streamed
+        } else {
+            Self::Cached
+        }
+    }
+
+    /// The first code that may be stored in this way.
+    fn start(self, codes: &[u8]) -> usize {
+        match self {
+            Self::Cached => 0,
+            Self::Streamed => codes.as_ptr().align_offset(Self::LINE).min(codes.len()),
+        }
     }
 }
 

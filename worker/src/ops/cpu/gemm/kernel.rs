@@ -4,7 +4,7 @@
 //! `k`, first to last, that starts from what the tile holds. So cutting `k` into blocks, as the driver does for the
 //! caches' sake, changes no bit; neither do the tile's place, its neighbours or padding.
 
-use crate::ops::cpu::path::NumericPath;
+use qlaunch_shared::protocol::NumericPath;
 use crate::ops::cpu::scratch::PlainElement;
 use crate::tensor::dtype::Element;
 

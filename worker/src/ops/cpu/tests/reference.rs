@@ -1,7 +1,9 @@
 //! Scalar references in `f64`, and the material that tests run on.
 
 use crate::ops::backend::AttentionShape;
-use crate::ops::{CpuBackend, NumericPath};
+use qlaunch_shared::protocol::NumericPath;
+
+use crate::ops::{CpuBackend, CpuPath};
 use crate::tensor::DType;
 use crate::tensor::host::HostTensor;
 

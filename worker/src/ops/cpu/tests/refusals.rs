@@ -1,7 +1,9 @@
 //! Operands that do not fit are refused with an error that names the operation.
 
 use super::reference::{backends, tensor};
-use crate::ops::{AttentionShape, Backend, CpuBackend, Linear, NumericPath, Prediction, RotaryTables};
+use qlaunch_shared::protocol::NumericPath;
+
+use crate::ops::{AttentionShape, Backend, CpuBackend, Linear, Prediction, RotaryTables};
 use crate::tensor::DType;
 
 fn backend() -> CpuBackend {

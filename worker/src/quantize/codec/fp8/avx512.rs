@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::prefetch::prefetch;
+use super::Stores;
 use super::octave::{AHEAD, GROUP, Octave};
 
 /// The lower bytes of 64 words in two vectors.
@@ -17,7 +18,7 @@ pub(super) fn is_available() -> bool {
 
 /// Writes the codes of whole groups of finite bf16 elements, given by their bits; returns how many elements that were.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn encode(octave: &Octave, source: &[u16], codes: &mut [u8]) -> usize {
+pub(super) fn encode(octave: &Octave, stores: Stores, source: &[u16], codes: &mut [u8]) -> usize {
     let groups = source.as_chunks::<GROUP>().0;
     let codes = codes.as_chunks_mut::<GROUP>().0;
     let (lower, upper) = (load(&LOWER), load(&UPPER));
@@ -38,8 +39,17 @@ pub(super) fn encode(octave: &Octave, source: &[u16], codes: &mut [u8]) -> usize
         let passed = _mm512_permutex2var_epi8(table.0, mantissas, table.1);
         let signs = _mm512_permutex2var_epi8(first, upper, second);
         let code = _mm512_ternarylogic_epi32::<0xf8>(_mm512_add_epi8(octaves, passed), signs, sign);
-        // SAFETY: the group has 64 codes, and unaligned stores are asked for.
-        unsafe { _mm512_storeu_si512(codes[at].as_mut_ptr().cast(), code) };
+        let target = codes[at].as_mut_ptr().cast::<__m512i>();
+        match stores {
+            // SAFETY: the group has 64 codes, the address was just found to be a multiple of 64, and the fence below
+            // comes before anyone is told of the codes.
+            Stores::Streamed if target.is_aligned() => unsafe { _mm512_stream_si512(target, code) },
+            // SAFETY: the group has 64 codes, and unaligned stores are asked for.
+            _ => unsafe { _mm512_storeu_si512(target, code) },
+        }
+    }
+    if stores == Stores::Streamed {
+        _mm_sfence();
     }
     groups.len() * GROUP
 }

@@ -10,6 +10,7 @@ use half::bf16;
 
 use super::super::e4m3;
 use super::super::search::first_magnitude;
+use super::Stores;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::tensor::simd::{InstructionSet, Level};
@@ -86,12 +87,18 @@ impl Octave {
 
     /// Encodes as many whole groups of finite bf16 elements, given by their bits, as there are; returns how many elements
     /// that were: none where the vector instructions are missing.
-    pub(super) fn encode(&self, set: InstructionSet, source: &[u16], codes: &mut [u8]) -> usize {
+    pub(super) fn encode(
+        &self,
+        set: InstructionSet,
+        stores: Stores,
+        source: &[u16],
+        codes: &mut [u8],
+    ) -> usize {
         match set.level() {
             // SAFETY: an `InstructionSet` of this level exists only where the CPU has its instructions, and the one that
             // it does not vouch for was asked for.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 if avx512::is_available() => unsafe { avx512::encode(self, source, codes) },
+            Level::Avx512 if avx512::is_available() => unsafe { avx512::encode(self, stores, source, codes) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::Avx512 => unsafe { avx2::encode(self, source, codes) },

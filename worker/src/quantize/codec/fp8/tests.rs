@@ -30,12 +30,22 @@ fn assert_codes_are_defined(source: &[bf16], amax: f32) {
         .iter()
         .map(|value| defined(value.to_f32(), encoder.scale(), narrow))
         .collect();
-    for set in SETS {
-        let mut codes = vec![0x55; source.len()];
-        encoder.encode_chunk(set(), source, &mut codes);
-        for ((code, expected), value) in codes.iter().zip(&expected).zip(source) {
-            assert_eq!(code, expected, "amax {amax:e}, value {value:e}, {:?}", set());
+    for (set, stores) in SETS
+        .into_iter()
+        .flat_map(|set| [(set, Stores::Cached), (set, Stores::Streamed)])
+    {
+        // Codes that begin anywhere in a cache line.
+        let mut codes = vec![0x55; source.len() + 7];
+        encoder.encode_chunk(set(), stores, source, &mut codes[7..]);
+        for ((code, expected), value) in codes[7..].iter().zip(&expected).zip(source) {
+            assert_eq!(
+                code,
+                expected,
+                "amax {amax:e}, value {value:e}, {:?}, {stores:?}",
+                set()
+            );
         }
+        assert_eq!(codes[..7], [0x55; 7]);
     }
 }
 
@@ -193,6 +203,6 @@ fn long_weights_encode_the_same_in_chunks_as_in_one_piece() {
     let encoder = Encoder::<bf16>::new(1.0).unwrap();
     let (mut whole, mut chunked) = (vec![0; source.len()], vec![0; source.len()]);
     encoder.encode(&source, &mut chunked).unwrap();
-    encoder.encode_chunk(InstructionSet::BASELINE, &source, &mut whole);
+    encoder.encode_chunk(InstructionSet::BASELINE, Stores::Cached, &source, &mut whole);
     assert_eq!(whole, chunked);
 }

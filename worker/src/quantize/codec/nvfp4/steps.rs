@@ -163,11 +163,11 @@ fn write_scales<const PIECES_PER_BLOCK: usize>(of_pieces: &[u8; PIECES], group: 
 fn row_of<E: Source>(scale: f32) -> Row {
     let infinite = bits_of::<E>(f32::INFINITY);
     let mut row = Row::default();
-    for ((step, middle), code) in row.0.iter_mut().zip(e2m1::MIDDLES).zip(1..) {
+    for (at, middle) in e2m1::MIDDLES.into_iter().enumerate() {
         let first = first_magnitude(bits_of::<E>(middle * scale), infinite, |bits| {
-            e2m1::encode_magnitude(E::of_magnitude_bits(bits.into()) / scale) >= code
+            e2m1::passes(E::of_magnitude_bits(bits.into()) / scale, at)
         });
-        *step = first as i16 - 1;
+        row.0[at] = first as i16 - 1;
     }
     row
 }
