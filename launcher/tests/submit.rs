@@ -1,9 +1,5 @@
 //! `qlaunch submit` through the real program, with a worker that only pretends.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on has failed"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod fake;
 
@@ -18,9 +14,7 @@ fn portfolio(text: &str) -> Value {
 
 fn decisions(portfolio: &Value) -> Vec<String> {
     let rows = portfolio["rows"].as_array().unwrap();
-    rows.iter()
-        .map(|row| row["decision"]["is"].as_str().unwrap().to_owned())
-        .collect()
+    rows.iter().map(|row| row["decision"]["is"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -31,17 +25,8 @@ fn a_sweep_ends_in_a_portfolio_with_the_best_candidate_last() {
     world.tell("second.bytes", "7621832");
     let ran = world.run(&["submit", "--cluster", "local", "sweep.yaml"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let name = world
-        .run_folder()
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
-    let shown = ran
-        .stdout
-        .replace(&name, "tiny-XXXX")
-        .replace(&fake::model().display().to_string(), "MODEL");
+    let name = world.run_folder().file_name().unwrap().to_str().unwrap().to_owned();
+    let shown = ran.stdout.replace(&name, "tiny-XXXX").replace(&fake::model().display().to_string(), "MODEL");
     insta::assert_snapshot!(shown, @r"
     tiny-XXXX · 8.1 M parameters · baseline bf16 and 2 candidates · objective: memory, perplexity within 1% of bf16
       first   56 of 57 linears FP8, lm_head bf16, KV cache FP8 in 8 layers · 10.25 MB (0.63×) · 9.2 bits
@@ -96,11 +81,7 @@ fn a_failed_candidate_does_not_stop_the_others_and_gives_code_11() {
     let shown = portfolio(&ran.stdout);
     assert_eq!(decisions(&shown), ["baseline", "failed", "best"]);
     assert_eq!(shown["rows"][1]["decision"]["error"]["hint"], "check the model");
-    assert!(
-        ran.stderr.contains("first failed: NaN in a weight"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("first failed: NaN in a weight"), "{}", ran.stderr);
 
     // Mended, only what is missing runs.
     world.tell("first", "ok");
@@ -116,12 +97,8 @@ fn a_worker_that_dies_is_tried_again_and_then_given_up() {
     let ran = world.run(&["submit", "sweep.yaml", "--format", "json"]);
     assert_eq!(ran.code, 11, "{}", ran.stderr);
     let shown = portfolio(&ran.stdout);
-    let message = |row: usize| {
-        shown["rows"][row]["decision"]["error"]["message"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let message =
+        |row: usize| shown["rows"][row]["decision"]["error"]["message"].as_str().unwrap().to_owned();
     assert!(
         message(1).starts_with("given up after 2 tries: the worker was killed (signal 9)"),
         "{}",
@@ -140,11 +117,9 @@ fn garbage_and_gaps_in_the_events_are_told_and_do_no_harm() {
     world.tell("first", "garbage");
     let ran = world.run(&["submit", "sweep.yaml", "--format", "json"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    for told in [
-        "cannot be read: this is no event",
-        "2 lines of its events are missing",
-        "first: look at this",
-    ] {
+    for told in
+        ["cannot be read: this is no event", "2 lines of its events are missing", "first: look at this"]
+    {
         assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
     }
     assert_eq!(portfolio(&ran.stdout)["rows"][1]["notes"][0], "look at this");
@@ -157,11 +132,7 @@ fn a_failed_gate_rejects_the_candidate_and_gives_code_10() {
     let ran = world.run(&["submit", "sweep.yaml"]);
     assert_eq!(ran.code, 10, "{}", ran.stderr);
     assert!(ran.stdout.contains("reject: gate size"), "{}", ran.stdout);
-    assert!(
-        ran.stdout.contains("gate size failed for first: ratio 0.5"),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.contains("gate size failed for first: ratio 0.5"), "{}", ran.stdout);
 }
 
 #[test]
@@ -171,11 +142,7 @@ fn without_its_baseline_no_candidate_runs() {
     let ran = world.run(&["submit", "sweep.yaml"]);
     assert_eq!(ran.code, 11);
     assert_eq!(world.ran(), ["bf16"]);
-    assert!(
-        ran.stdout.contains("not run, because its baseline `bf16` failed"),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.contains("not run, because its baseline `bf16` failed"), "{}", ran.stdout);
 }
 
 #[test]
@@ -187,12 +154,7 @@ fn what_is_done_is_not_run_again_unless_asked_for_or_gone() {
 
     fs::remove_dir_all(world.run_folder().join("second/checkpoint")).unwrap();
     let gone = world.run(&["submit", "sweep.yaml"]);
-    assert!(
-        gone.stderr
-            .contains("second: its results are gone, so it runs again"),
-        "{}",
-        gone.stderr
-    );
+    assert!(gone.stderr.contains("second: its results are gone, so it runs again"), "{}", gone.stderr);
     assert_eq!(world.ran()[3..], ["second"]);
 
     let refused = world.run(&["submit", "sweep.yaml", "--fresh"]);
@@ -206,22 +168,10 @@ fn a_changed_rule_judges_the_same_run_again_without_running_anything() {
     let world = World::new();
     world.tell("first.perplexity", "101.5");
     world.tell("second.perplexity", "120.0");
-    assert!(
-        world
-            .run(&["submit", "sweep.yaml"])
-            .stdout
-            .contains("recommended: none")
-    );
-    let sweep = fs::read_to_string(world.path("sweep.yaml"))
-        .unwrap()
-        .replace("within: 1%", "within: 2%");
+    assert!(world.run(&["submit", "sweep.yaml"]).stdout.contains("recommended: none"));
+    let sweep = fs::read_to_string(world.path("sweep.yaml")).unwrap().replace("within: 1%", "within: 2%");
     fs::write(world.path("sweep.yaml"), sweep).unwrap();
-    assert!(
-        world
-            .run(&["submit", "sweep.yaml"])
-            .stdout
-            .contains("recommended: first")
-    );
+    assert!(world.run(&["submit", "sweep.yaml"]).stdout.contains("recommended: first"));
     assert_eq!(world.ran().len(), 3);
 }
 
@@ -233,15 +183,9 @@ fn interrupting_stops_the_worker_and_submitting_again_goes_on() {
     signal(&child, "INT");
     let ran = world.read(child.wait_with_output().unwrap());
     assert_eq!(ran.code, 30, "{}", ran.stderr);
+    assert!(ran.stderr.contains("stopped with 1 of 3 done, and nothing is lost"), "{}", ran.stderr);
     assert!(
-        ran.stderr
-            .contains("stopped with 1 of 3 done, and nothing is lost"),
-        "{}",
-        ran.stderr
-    );
-    assert!(
-        ran.stderr
-            .contains("hint: go on with `qlaunch submit --cluster local sweep.yaml`"),
+        ran.stderr.contains("hint: go on with `qlaunch submit --cluster local sweep.yaml`"),
         "{}",
         ran.stderr
     );
@@ -259,27 +203,12 @@ fn a_killed_launcher_loses_nothing_and_its_worker_is_taken_over() {
     child.wait().unwrap();
     let second = world.command(&["submit", "sweep.yaml"]).spawn().unwrap();
     let journal = world.run_folder().join("journal.jsonl");
-    wait_for(|| {
-        fs::read_to_string(&journal)
-            .unwrap()
-            .matches("\"opened\"")
-            .count()
-            == 2
-    });
+    wait_for(|| fs::read_to_string(&journal).unwrap().matches("\"opened\"").count() == 2);
     world.tell("go", "");
     let ran = world.read(second.wait_with_output().unwrap());
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(
-        ran.stderr
-            .contains("first: still running (attempt 1), watched again"),
-        "{}",
-        ran.stderr
-    );
-    assert_eq!(
-        world.ran(),
-        ["bf16", "first", "second"],
-        "nothing is submitted twice"
-    );
+    assert!(ran.stderr.contains("first: still running (attempt 1), watched again"), "{}", ran.stderr);
+    assert_eq!(world.ran(), ["bf16", "first", "second"], "nothing is submitted twice");
 }
 
 #[test]
@@ -289,11 +218,7 @@ fn two_launchers_never_drive_one_run() {
     let child = world.start_until(&["submit", "sweep.yaml"], "bf16");
     let refused = world.run(&["submit", "sweep.yaml"]);
     assert_eq!(refused.code, 3);
-    assert!(
-        refused.stderr.contains("another qlaunch drives this run"),
-        "{}",
-        refused.stderr
-    );
+    assert!(refused.stderr.contains("another qlaunch drives this run"), "{}", refused.stderr);
     world.tell("go", "");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
 }
@@ -309,10 +234,8 @@ fn a_dry_run_shows_what_would_be_written_and_writes_nothing() {
     for job in dry["jobs"].as_array().unwrap() {
         let folder = world.run_folder().join(job["candidate"].as_str().unwrap());
         let script = fs::read_to_string(folder.join("job.sh")).unwrap();
-        let shown = job["script"]
-            .as_str()
-            .unwrap()
-            .replace("WORLD", &world.folder.path().display().to_string());
+        let shown =
+            job["script"].as_str().unwrap().replace("WORLD", &world.folder.path().display().to_string());
         assert_eq!(script, shown);
     }
 }
@@ -328,11 +251,7 @@ fn a_run_folder_of_another_sweep_is_left_alone() {
     fs::write(&journal, other).unwrap();
     let ran = world.run(&["submit", "sweep.yaml"]);
     assert_eq!((ran.code, world.ran().len()), (3, 3), "{}", ran.stderr);
-    assert!(
-        ran.stderr.contains("belongs to another sweep of this name"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("belongs to another sweep of this name"), "{}", ran.stderr);
 }
 
 #[test]
@@ -340,10 +259,7 @@ fn a_run_has_one_name_wherever_it_is_submitted_from() {
     let world = World::new();
     assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
     // The same recipes, found in a folder of the project instead of the built-in library.
-    let recipes = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../recipes")
-        .canonicalize()
-        .unwrap();
+    let recipes = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").canonicalize().unwrap();
     std::os::unix::fs::symlink(recipes, world.path("recipes")).unwrap();
     assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
     assert_eq!(world.ran().len(), 3);

@@ -67,7 +67,11 @@ if [ "${1:-}" = --full ]; then
         for recipe in "${recipes[@]}"; do
             quantize "$random" "$recipe" "$root/tests/golden/random-models/$name.npy"
         done
-        check_with_vllm "$random" "$root/tests/golden/random-models/$name.npy" "${recipes[@]/#/$work/$name-}"
+        # Untrained models on windows that they sampled themselves magnify every difference in noise: docs/serving.md has
+        # the figures, and why the 2% rule is for models that were trained.
+        for recipe in "${recipes[@]}"; do
+            "$here/check-vllm.sh" "$work/$name-$recipe" --reference "$random" --text "$text" || failed=1
+        done
     done
 fi
 exit $failed

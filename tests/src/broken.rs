@@ -7,10 +7,7 @@ use crate::random_model::{Specimen, specimens, tensors, write};
 
 /// A good model that takes no time to quantize; the start of every damage.
 pub fn specimen() -> Specimen {
-    specimens()
-        .into_iter()
-        .find(|specimen| specimen.shards == 1 && !specimen.tied)
-        .expect("a plain specimen")
+    specimens().into_iter().find(|specimen| specimen.shards == 1 && !specimen.tied).expect("a plain specimen")
 }
 
 /// Writes the good model.
@@ -25,12 +22,7 @@ pub const VICTIM: &str = "model.layers.1.self_attn.q_proj.weight";
 pub fn model_with(folder: &Path, change: impl FnOnce(&mut NamedTensor)) {
     good_model(folder);
     let mut tensors = tensors(&specimen());
-    change(
-        tensors
-            .iter_mut()
-            .find(|tensor| tensor.name == VICTIM)
-            .expect("the specimen has the tensor"),
-    );
+    change(tensors.iter_mut().find(|tensor| tensor.name == VICTIM).expect("the specimen has the tensor"));
     write_safetensors(&folder.join("model.safetensors"), &tensors);
 }
 

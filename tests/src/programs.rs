@@ -22,12 +22,8 @@ impl Call {
     /// The one JSON document on stdout of a call that must have succeeded.
     pub fn json(&self) -> Value {
         self.assert_code(0);
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| {
-            panic!(
-                "stdout is not one JSON document ({e}):\n{}\n{self:#?}",
-                self.stdout
-            )
-        })
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|e| panic!("stdout is not one JSON document ({e}):\n{}\n{self:#?}", self.stdout))
     }
 
     /// Fails with the whole story unless the exit code is `code`.
@@ -45,38 +41,24 @@ impl Call {
     pub fn assert_refused(&self, code: i32, words: &[&str]) {
         self.assert_code(code);
         for word in words {
-            assert!(
-                self.stderr.contains(word),
-                "`{word}` is not named in:\n{}\n{}",
-                self.line,
-                self.stderr
-            );
+            assert!(self.stderr.contains(word), "`{word}` is not named in:\n{}\n{}", self.line, self.stderr);
         }
-        assert!(
-            self.stderr.contains("hint:"),
-            "no remedy is given in:\n{}\n{}",
-            self.line,
-            self.stderr
-        );
+        assert!(self.stderr.contains("hint:"), "no remedy is given in:\n{}\n{}", self.line, self.stderr);
     }
 }
 
 /// The folder of the built programs: the one that this test executable lies in, or its parent.
 fn build_folder() -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
-    own.ancestors()
-        .skip(1)
-        .take(2)
-        .find(|folder| folder.join("qlaunch").is_file())
-        .map_or_else(
-            || {
-                panic!(
-                    "no `qlaunch` beside {}; build the programs first: `cargo build --workspace`",
-                    own.display()
-                )
-            },
-            Path::to_path_buf,
-        )
+    own.ancestors().skip(1).take(2).find(|folder| folder.join("qlaunch").is_file()).map_or_else(
+        || {
+            panic!(
+                "no `qlaunch` beside {}; build the programs first: `cargo build --workspace`",
+                own.display()
+            )
+        },
+        Path::to_path_buf,
+    )
 }
 
 /// A built program by name.
@@ -93,11 +75,7 @@ pub fn program(name: &str) -> PathBuf {
 /// `qlaunch` with a clean environment and a home folder of its own.
 pub fn qlaunch(home: &Path) -> Command {
     let mut command = Command::new(program("qlaunch"));
-    command
-        .env_clear()
-        .env("HOME", home)
-        .env("NO_COLOR", "1")
-        .current_dir(crate::places::root());
+    command.env_clear().env("HOME", home).env("NO_COLOR", "1").current_dir(crate::places::root());
     for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -109,14 +87,8 @@ pub fn qlaunch(home: &Path) -> Command {
 /// Runs a command to its end.
 pub fn finish(mut command: Command) -> Call {
     let line = format!("{command:?}");
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot start {line}: {e}"));
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output;
+    let output = command.output().unwrap_or_else(|e| panic!("cannot start {line}: {e}"));
+    let Output { status, stdout, stderr } = output;
     Call {
         line,
         code: status.code().unwrap_or(-1),
@@ -182,11 +154,7 @@ impl Quantize {
     pub fn run(&self) -> Call {
         let mut arguments: Vec<std::ffi::OsString> = vec!["quantize".into(), self.model.clone().into()];
         arguments.extend(["--recipe".into(), self.recipe.clone().into(), "--calib".into()]);
-        arguments.extend([
-            self.calibration.clone().into(),
-            "--out".into(),
-            self.out.clone().into(),
-        ]);
+        arguments.extend([self.calibration.clone().into(), "--out".into(), self.out.clone().into()]);
         arguments.extend(["--yes", "--format", "json"].map(Into::into));
         arguments.extend(self.flags.iter().map(Into::into));
         run(arguments)
@@ -197,12 +165,7 @@ impl Quantize {
 pub fn evaluate(checkpoint: &Path, data: &Path, seq_len: usize, samples: Option<usize>) -> Value {
     let mut arguments: Vec<std::ffi::OsString> =
         vec!["eval".into(), checkpoint.into(), "--data".into(), data.into()];
-    arguments.extend([
-        "--seq-len".into(),
-        seq_len.to_string().into(),
-        "--format".into(),
-        "json".into(),
-    ]);
+    arguments.extend(["--seq-len".into(), seq_len.to_string().into(), "--format".into(), "json".into()]);
     if let Some(samples) = samples {
         arguments.extend(["--samples".into(), samples.to_string().into()]);
     }
@@ -211,7 +174,5 @@ pub fn evaluate(checkpoint: &Path, data: &Path, seq_len: usize, samples: Option<
 
 /// The perplexity in what `qlaunch eval` printed.
 pub fn perplexity(evaluation: &Value) -> f64 {
-    evaluation["perplexity"]
-        .as_f64()
-        .unwrap_or_else(|| panic!("no `perplexity` in {evaluation}"))
+    evaluation["perplexity"].as_f64().unwrap_or_else(|| panic!("no `perplexity` in {evaluation}"))
 }

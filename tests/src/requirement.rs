@@ -8,10 +8,7 @@ pub const REQUIRE_REAL: &str = "QLAUNCH_REQUIRE_REAL";
 /// Reports that `what` cannot be tested here; fails if this machine promised to have everything.
 pub fn skip(what: &str, missing: &str) {
     let promised = std::env::var(REQUIRE_REAL).is_ok_and(|value| value == "1");
-    assert!(
-        !promised,
-        "{what} cannot be tested without {missing}, and {REQUIRE_REAL}=1 forbids skipping it"
-    );
+    assert!(!promised, "{what} cannot be tested without {missing}, and {REQUIRE_REAL}=1 forbids skipping it");
     note(what, missing);
 }
 

@@ -4,11 +4,7 @@ use std::path::Path;
 
 /// Writes ids as a `.npy` file of shape `[rows, columns]`; panics unless `ids` fills it.
 pub fn write_npy(path: &Path, ids: &[i32], rows: usize, columns: usize) {
-    assert_eq!(
-        ids.len(),
-        rows * columns,
-        "the ids do not fill [{rows}, {columns}]"
-    );
+    assert_eq!(ids.len(), rows * columns, "the ids do not fill [{rows}, {columns}]");
     let mut header = format!("{{'descr': '<i4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     // Magic, version, length and header together are a multiple of 64 bytes and end with a newline.
     let padding = 64 - (10 + header.len() + 1) % 64;

@@ -20,9 +20,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self {
-            work: tempfile::tempdir().unwrap(),
-        }
+        Self { work: tempfile::tempdir().unwrap() }
     }
 
     fn model(&self) -> PathBuf {
@@ -37,17 +35,12 @@ impl Bench {
     #[track_caller]
     fn assert_refused(&self, words: &[&str]) {
         quantize(&self.model(), &self.out()).assert_refused(INPUT, words);
-        assert!(
-            !looks_whole(&self.out()),
-            "something that looks like a checkpoint was left"
-        );
+        assert!(!looks_whole(&self.out()), "something that looks like a checkpoint was left");
     }
 }
 
 fn quantize(model: &Path, out: &Path) -> Call {
-    Quantize::new(model, RECIPE, out)
-        .flags(&["--samples", "2", "--seq-len", "64"])
-        .run()
+    Quantize::new(model, RECIPE, out).flags(&["--samples", "2", "--seq-len", "64"]).run()
 }
 
 #[test]
@@ -76,10 +69,7 @@ fn missing_weights_are_named() {
 #[test]
 fn a_shard_that_the_index_promises_but_the_folder_lacks_is_named() {
     let bench = Bench::new();
-    let sharded = qlaunch_tests::random_model::specimens()
-        .into_iter()
-        .find(|s| s.shards > 1)
-        .unwrap();
+    let sharded = qlaunch_tests::random_model::specimens().into_iter().find(|s| s.shards > 1).unwrap();
     qlaunch_tests::random_model::write(&sharded, &bench.model());
     let shard = format!("model-00002-of-{:05}.safetensors", sharded.shards);
     std::fs::remove_file(bench.model().join(&shard)).unwrap();
@@ -93,12 +83,7 @@ fn a_truncated_weight_file_is_named() {
     let path = bench.model().join("model.safetensors");
     let whole = std::fs::metadata(&path).unwrap().len();
     for length in [whole - 1, whole / 2, 100, 4, 0] {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(length)
-            .unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
         bench.assert_refused(&["model.safetensors"]);
     }
 }
@@ -125,9 +110,7 @@ fn a_tensor_of_a_shape_that_the_config_does_not_want_is_named() {
 #[test]
 fn a_tensor_that_is_missing_is_named() {
     let bench = Bench::new();
-    model_with(&bench.model(), |tensor| {
-        tensor.name = "model.layers.1.self_attn.queries.weight".into()
-    });
+    model_with(&bench.model(), |tensor| tensor.name = "model.layers.1.self_attn.queries.weight".into());
     bench.assert_refused(&[VICTIM]);
 }
 
@@ -162,9 +145,7 @@ fn a_config_without_a_size_is_named() {
 fn a_weight_that_is_not_a_number_is_named() {
     for bad in [half::bf16::NAN, half::bf16::INFINITY] {
         let bench = Bench::new();
-        model_with(&bench.model(), |tensor| {
-            tensor.bytes[200..202].copy_from_slice(&bad.to_le_bytes())
-        });
+        model_with(&bench.model(), |tensor| tensor.bytes[200..202].copy_from_slice(&bad.to_le_bytes()));
         bench.assert_refused(&[VICTIM]);
     }
 }
@@ -176,10 +157,7 @@ fn a_weight_of_zeros_is_no_fault_and_gets_finite_scales() {
     for recipe in [RECIPE, "general/ptq/fp8_default-kv_fp8"] {
         let out = bench.work.path().join(recipe.rsplit('/').next().unwrap());
         let flags = ["--samples", "2", "--seq-len", "64"];
-        Quantize::new(&bench.model(), recipe, &out)
-            .flags(&flags)
-            .run()
-            .json();
+        Quantize::new(&bench.model(), recipe, &out).flags(&flags).run().json();
         assert!(
             perplexity(&evaluate(&out, &calibration_ids(), 64, Some(2))).is_finite(),
             "{recipe}: NaN logits"
@@ -192,18 +170,8 @@ fn evaluating_a_truncated_model_is_refused_as_well() {
     let bench = Bench::new();
     good_model(&bench.model());
     let path = bench.model().join("model.safetensors");
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(5000)
-        .unwrap();
-    let arguments = [
-        "eval",
-        bench.model().to_str().unwrap(),
-        "--data",
-        calibration_ids().to_str().unwrap(),
-    ]
-    .map(str::to_owned);
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5000).unwrap();
+    let arguments = ["eval", bench.model().to_str().unwrap(), "--data", calibration_ids().to_str().unwrap()]
+        .map(str::to_owned);
     run(arguments).assert_refused(INPUT, &["model.safetensors"]);
 }

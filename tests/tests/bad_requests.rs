@@ -37,13 +37,8 @@ fn assert_recipe_refused(text: &str, words: &[&str]) {
     let path = write(work.path(), "mine.yaml", text);
     let mut expected = vec!["mine.yaml"];
     expected.extend(words);
-    Quantize::new(&model, path.to_str().unwrap(), &out)
-        .run()
-        .assert_refused(INPUT, &expected);
-    assert!(
-        !looks_whole(&out),
-        "something that looks like a checkpoint was left"
-    );
+    Quantize::new(&model, path.to_str().unwrap(), &out).run().assert_refused(INPUT, &expected);
+    assert!(!looks_whole(&out), "something that looks like a checkpoint was left");
 }
 
 #[test]
@@ -75,36 +70,21 @@ fn an_unknown_recipe_is_refused_with_a_suggestion() {
 fn calibration_text_shorter_than_one_sample_is_refused() {
     let (work, model, out) = bench();
     let line = "{\"text\": \"Too short to calibrate on.\"}\n";
-    for (name, text) in [
-        ("short.txt", "Too short to calibrate on."),
-        ("short.jsonl", line),
-        ("empty.txt", ""),
-    ] {
+    for (name, text) in
+        [("short.txt", "Too short to calibrate on."), ("short.jsonl", line), ("empty.txt", "")]
+    {
         let path = write(work.path(), name, text);
-        let call = Quantize::new(&model, RECIPE, &out)
-            .calibration(&path)
-            .flags(&["--seq-len", "512"])
-            .run();
+        let call = Quantize::new(&model, RECIPE, &out).calibration(&path).flags(&["--seq-len", "512"]).run();
         call.assert_refused(INPUT, &[name]);
-        assert!(
-            !looks_whole(&out),
-            "something that looks like a checkpoint was left"
-        );
+        assert!(!looks_whole(&out), "something that looks like a checkpoint was left");
     }
 }
 
 #[test]
 fn calibration_lines_that_are_not_json_are_named_by_line() {
     let (work, model, out) = bench();
-    let path = write(
-        work.path(),
-        "torn.jsonl",
-        "{\"text\": \"a good line\"}\n{\"text\": \"a torn li",
-    );
-    let call = Quantize::new(&model, RECIPE, &out)
-        .calibration(&path)
-        .flags(&["--seq-len", "2"])
-        .run();
+    let path = write(work.path(), "torn.jsonl", "{\"text\": \"a good line\"}\n{\"text\": \"a torn li");
+    let call = Quantize::new(&model, RECIPE, &out).calibration(&path).flags(&["--seq-len", "2"]).run();
     call.assert_refused(INPUT, &["torn.jsonl:2"]);
 }
 
@@ -115,14 +95,8 @@ fn token_ids_beyond_the_vocabulary_are_refused() {
     let mut ids = vec![5; 64];
     ids[40] = 4096;
     qlaunch_tests::token_ids::write_npy(&path, &ids, 1, 64);
-    Quantize::new(&model, RECIPE, &out)
-        .calibration(&path)
-        .run()
-        .assert_refused(INPUT, &["ids.npy", "4096"]);
-    assert!(
-        !looks_whole(&out),
-        "something that looks like a checkpoint was left"
-    );
+    Quantize::new(&model, RECIPE, &out).calibration(&path).run().assert_refused(INPUT, &["ids.npy", "4096"]);
+    assert!(!looks_whole(&out), "something that looks like a checkpoint was left");
 }
 
 #[test]
@@ -130,32 +104,17 @@ fn an_output_folder_with_something_in_it_is_left_alone() {
     let (_work, model, out) = bench();
     std::fs::create_dir(&out).unwrap();
     write(&out, "thesis.txt", "years of work");
-    Quantize::new(&model, RECIPE, &out)
-        .run()
-        .assert_refused(INPUT, &["out"]);
-    assert_eq!(
-        std::fs::read_to_string(out.join("thesis.txt")).unwrap(),
-        "years of work"
-    );
-    assert_eq!(
-        std::fs::read_dir(&out).unwrap().count(),
-        1,
-        "something was written beside the person's file"
-    );
+    Quantize::new(&model, RECIPE, &out).run().assert_refused(INPUT, &["out"]);
+    assert_eq!(std::fs::read_to_string(out.join("thesis.txt")).unwrap(), "years of work");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "something was written beside the person's file");
 }
 
 #[test]
 fn the_model_folder_is_no_output_folder() {
     let (_work, model, _out) = bench();
     let before = std::fs::read(model.join("model.safetensors")).unwrap();
-    Quantize::new(&model, RECIPE, &model)
-        .run()
-        .assert_refused(INPUT, &["model"]);
-    assert_eq!(
-        std::fs::read(model.join("model.safetensors")).unwrap(),
-        before,
-        "the source was touched"
-    );
+    Quantize::new(&model, RECIPE, &model).run().assert_refused(INPUT, &["model"]);
+    assert_eq!(std::fs::read(model.join("model.safetensors")).unwrap(), before, "the source was touched");
 }
 
 /// A file system of a megabyte, gone when dropped.
@@ -194,14 +153,9 @@ fn a_full_disk_is_named_and_leaves_no_checkpoint() {
     };
     let (_work, model, _out) = bench();
     let out = disk.point.path().join("out");
-    let call = Quantize::new(&model, RECIPE, &out)
-        .flags(&["--samples", "2", "--seq-len", "64"])
-        .run();
+    let call = Quantize::new(&model, RECIPE, &out).flags(&["--samples", "2", "--seq-len", "64"]).run();
     call.assert_refused(INPUT, &[out.to_str().unwrap(), "space"]);
-    assert!(
-        !looks_whole(&out),
-        "something that looks like a checkpoint was left"
-    );
+    assert!(!looks_whole(&out), "something that looks like a checkpoint was left");
 }
 
 #[test]
@@ -213,16 +167,9 @@ fn a_flag_that_does_not_exist_is_a_usage_error() {
 #[test]
 fn a_value_that_makes_no_sense_is_a_usage_error() {
     let (_work, model, out) = bench();
-    for flags in [
-        ["--batch-size", "0"],
-        ["--threads", "none"],
-        ["--samples", "0"],
-        ["--numeric-path", "mmx"],
-    ] {
-        Quantize::new(&model, RECIPE, &out)
-            .flags(&flags)
-            .run()
-            .assert_code(USAGE);
+    for flags in [["--batch-size", "0"], ["--threads", "none"], ["--samples", "0"], ["--numeric-path", "mmx"]]
+    {
+        Quantize::new(&model, RECIPE, &out).flags(&flags).run().assert_code(USAGE);
         assert!(!out.exists(), "{flags:?} made a folder");
     }
 }

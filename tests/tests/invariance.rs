@@ -26,15 +26,8 @@ fn quantize(model: &Path, path: &str, split: &[&str]) -> Digests {
     let work = tempfile::tempdir().unwrap();
     let out = work.path().join("out");
     let size = ["--samples", "11", "--seq-len", "96", "--numeric-path", path];
-    Quantize::new(model, RECIPE, &out)
-        .flags(&size)
-        .flags(split)
-        .run()
-        .json();
-    read_folder(&out)
-        .into_iter()
-        .map(|(name, tensor)| (name, tensor.digest()))
-        .collect()
+    Quantize::new(model, RECIPE, &out).flags(&size).flags(split).run().json();
+    read_folder(&out).into_iter().map(|(name, tensor)| (name, tensor.digest())).collect()
 }
 
 /// Whether this machine can compute on the path, by the flags of its CPU.
@@ -59,10 +52,7 @@ fn check(path: &str) {
         return;
     }
     let work = tempfile::tempdir().unwrap();
-    let specimen = specimens()
-        .into_iter()
-        .find(|specimen| specimen.has_head_norms())
-        .unwrap();
+    let specimen = specimens().into_iter().find(|specimen| specimen.has_head_norms()).unwrap();
     let random = work.path().join("model");
     random_model::write(&specimen, &random);
     for model in [tiny_llama(), random] {
@@ -70,10 +60,7 @@ fn check(path: &str) {
         for split in &SPLITS[1..] {
             let other = quantize(&model, path, split);
             let differing: Vec<&String> = first.keys().filter(|name| first[*name] != other[*name]).collect();
-            assert!(
-                differing.is_empty(),
-                "{path} {split:?}: other bytes in {differing:?}"
-            );
+            assert!(differing.is_empty(), "{path} {split:?}: other bytes in {differing:?}");
         }
     }
 }
@@ -95,51 +82,27 @@ fn threads_and_batches_do_not_matter_on_the_portable_path() {
 
 #[test]
 fn the_paths_agree_with_each_other_on_the_perplexity() {
-    let reference = places::read_json(&places::golden("tiny-llama/results.json"))["perplexity"]["bf16"]
-        .as_f64()
-        .unwrap();
+    let reference =
+        places::read_json(&places::golden("tiny-llama/results.json"))["perplexity"]["bf16"].as_f64().unwrap();
     let home = tempfile::tempdir().unwrap();
-    for path in ["avx512bf16", "avx2", "portable"]
-        .into_iter()
-        .filter(|path| has(path))
-    {
+    for path in ["avx512bf16", "avx2", "portable"].into_iter().filter(|path| has(path)) {
         let mut command = qlaunch_tests::programs::qlaunch(home.path());
-        command
-            .arg("eval")
-            .arg(tiny_llama())
-            .arg("--data")
-            .arg(places::evaluation_ids());
-        command.args([
-            "--seq-len",
-            "512",
-            "--samples",
-            "32",
-            "--format",
-            "json",
-            "--numeric-path",
-            path,
-        ]);
+        command.arg("eval").arg(tiny_llama()).arg("--data").arg(places::evaluation_ids());
+        command.args(["--seq-len", "512", "--samples", "32", "--format", "json", "--numeric-path", path]);
         let ours = perplexity(&qlaunch_tests::programs::finish(command).json());
-        assert!(
-            (ours / reference - 1.0).abs() < 0.001,
-            "{path}: perplexity {ours}, reference {reference}"
-        );
+        assert!((ours / reference - 1.0).abs() < 0.001, "{path}: perplexity {ours}, reference {reference}");
     }
 }
 
 #[test]
 fn a_path_that_this_cpu_lacks_is_refused() {
     let Some(path) = ["avx512bf16", "avx2"].into_iter().find(|path| !has(path)) else {
-        requirement::note(
-            "refusing a numeric path",
-            "a CPU without one: this one has them all",
-        );
+        requirement::note("refusing a numeric path", "a CPU without one: this one has them all");
         return;
     };
     let work = tempfile::tempdir().unwrap();
-    let call = Quantize::new(&tiny_llama(), RECIPE, &work.path().join("out"))
-        .flags(&["--numeric-path", path])
-        .run();
+    let call =
+        Quantize::new(&tiny_llama(), RECIPE, &work.path().join("out")).flags(&["--numeric-path", path]).run();
     call.assert_refused(3, &[path]);
     // The default is one that it has.
     assert!(perplexity(&evaluate(&tiny_llama(), &places::evaluation_ids(), 64, Some(1))).is_finite());

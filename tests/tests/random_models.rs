@@ -13,17 +13,12 @@ const WINDOW_TOKENS: usize = 160;
 
 /// Runs one specimen through everything: its own perplexity, then FP8 and NVFP4.
 fn check(name: &str) {
-    let specimen = specimens()
-        .into_iter()
-        .find(|specimen| specimen.name == name)
-        .unwrap();
+    let specimen = specimens().into_iter().find(|specimen| specimen.name == name).unwrap();
     let work = tempfile::tempdir().unwrap();
     let model = work.path().join("model");
     random_model::write(&specimen, &model);
     let ids = golden(&format!("random-models/{name}.npy"));
-    let reference = read_json(&golden("random-models/perplexity.json"))[name]["bf16"]
-        .as_f64()
-        .unwrap();
+    let reference = read_json(&golden("random-models/perplexity.json"))[name]["bf16"].as_f64().unwrap();
     let plain = perplexity(&evaluate(&model, &ids, WINDOW_TOKENS, None));
     eprintln!("{name}: perplexity {plain:.3}, transformers {reference:.3}");
     // bf16 against f32 costs transformers itself up to 0.4%. Faults put into the configs cost 9% (epsilon 1e-2), 33% (YaRN's
@@ -35,19 +30,15 @@ fn check(name: &str) {
     // Only sanity bounds: they tell a ruined model from a noisy one, not a right simulation from a slightly wrong one.
     // The first guess of 1.1 for FP8 was too low: peaked attention on sampled text costs 1.16 to 1.19. Without the KV cache,
     // fake quantization in plain torch gives 607.7 to 609.7 where `qlaunch eval` gives 608.9 (llama3-rope-tied-sharded).
-    for (recipe, bound) in [
-        ("general/ptq/fp8_default-kv_fp8", 1.3),
-        ("general/ptq/nvfp4_default-kv_fp8", 3.0),
-    ] {
+    for (recipe, bound) in
+        [("general/ptq/fp8_default-kv_fp8", 1.3), ("general/ptq/nvfp4_default-kv_fp8", 3.0)]
+    {
         let out = work.path().join(recipe.rsplit('/').next().unwrap());
         Quantize::new(&model, recipe, &out).calibration(&ids).run().json();
         check_checkpoint(&specimen, &read_folder(&model), &read_folder(&out));
         let quantized = perplexity(&evaluate(&out, &ids, WINDOW_TOKENS, None));
         eprintln!("{name}: {recipe} perplexity {quantized:.3}");
-        assert!(
-            quantized < bound * plain,
-            "{name}: {recipe} ruins the model: {quantized} from {plain}"
-        );
+        assert!(quantized < bound * plain, "{name}: {recipe} ruins the model: {quantized} from {plain}");
         check_copies(&model, &out);
     }
 }
@@ -58,10 +49,7 @@ fn check_checkpoint(specimen: &Specimen, source: &BTreeMap<String, Tensor>, made
         let result = made.get(name).unwrap_or_else(|| panic!("{name} is lost"));
         if name.contains("_proj.weight") {
             assert_ne!(result.dtype, "BF16", "{name} is not quantized");
-            assert_eq!(
-                result.shape[0], tensor.shape[0],
-                "{name}: output features changed"
-            );
+            assert_eq!(result.shape[0], tensor.shape[0], "{name}: output features changed");
         } else {
             assert_eq!(result, tensor, "{name} is not to be touched");
         }
@@ -74,21 +62,12 @@ fn check_checkpoint(specimen: &Specimen, source: &BTreeMap<String, Tensor>, made
     for layer in 0..specimen.layers {
         let attention = format!("model.layers.{layer}.self_attn");
         let mlp = format!("model.layers.{layer}.mlp");
-        check_group(
-            made,
-            &["q_proj", "k_proj", "v_proj"].map(|name| format!("{attention}.{name}")),
-        );
-        check_group(
-            made,
-            &["gate_proj", "up_proj"].map(|name| format!("{mlp}.{name}")),
-        );
+        check_group(made, &["q_proj", "k_proj", "v_proj"].map(|name| format!("{attention}.{name}")));
+        check_group(made, &["gate_proj", "up_proj"].map(|name| format!("{mlp}.{name}")));
         check_group(made, &[format!("{attention}.o_proj")]);
         check_group(made, &[format!("{mlp}.down_proj")]);
         for scale in ["k_proj.k_scale", "v_proj.v_scale"] {
-            assert!(
-                made[&format!("{attention}.{scale}")].scalar() > 0.0,
-                "layer {layer} has no {scale}"
-            );
+            assert!(made[&format!("{attention}.{scale}")].scalar() > 0.0, "layer {layer} has no {scale}");
         }
     }
 }
@@ -96,11 +75,8 @@ fn check_checkpoint(specimen: &Specimen, source: &BTreeMap<String, Tensor>, made
 /// Every linear has usable scales. Engines fuse these linears: NVFP4's two tensor scales must be the group's.
 fn check_group(made: &BTreeMap<String, Tensor>, members: &[String]) {
     let is_nvfp4 = made.contains_key(&format!("{}.weight_scale_2", members[0]));
-    let scalars: &[&str] = if is_nvfp4 {
-        &["weight_scale_2", "input_scale"]
-    } else {
-        &["weight_scale", "input_scale"]
-    };
+    let scalars: &[&str] =
+        if is_nvfp4 { &["weight_scale_2", "input_scale"] } else { &["weight_scale", "input_scale"] };
     for scalar in scalars {
         let value = |member: &String| made[&format!("{member}.{scalar}")].scalar();
         let values: Vec<f32> = members.iter().map(value).collect();
@@ -109,27 +85,18 @@ fn check_group(made: &BTreeMap<String, Tensor>, members: &[String]) {
             "{members:?}: {scalar} {values:?}"
         );
         let shared = values.iter().all(|value| value.to_bits() == values[0].to_bits());
-        assert!(
-            shared || !is_nvfp4,
-            "{members:?} are one product in every engine: {scalar} {values:?}"
-        );
+        assert!(shared || !is_nvfp4, "{members:?} are one product in every engine: {scalar} {values:?}");
     }
     for member in members {
-        assert!(
-            made.contains_key(&format!("{member}.weight_scale")),
-            "{member} has no weight_scale"
-        );
+        assert!(made.contains_key(&format!("{member}.weight_scale")), "{member} has no weight_scale");
     }
 }
 
 /// Tokenizer and generation files travel along unchanged.
 fn check_copies(model: &Path, out: &Path) {
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "generation_config.json",
-    ] {
+    for name in
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
+    {
         let [theirs, ours] = [model, out].map(|folder| std::fs::read(folder.join(name)).ok());
         assert_eq!(ours, theirs, "{name} was not copied as it is");
     }
@@ -176,8 +143,5 @@ fn every_specimen_has_a_golden_and_every_golden_a_specimen() {
     let named: Vec<&String> = goldens.as_object().unwrap().keys().collect();
     let mut made: Vec<&str> = specimens().iter().map(|specimen| specimen.name).collect();
     made.sort_unstable();
-    assert_eq!(
-        named, made,
-        "make the goldens again: tests/serving/reference_perplexity.py"
-    );
+    assert_eq!(named, made, "make the goldens again: tests/serving/reference_perplexity.py");
 }

@@ -33,10 +33,7 @@ struct Best {
 
 fn main() -> Result<()> {
     let setting = |name: &str, default: usize| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(default)
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let (threads, rounds) = (setting("CODEC_THREADS", 2), setting("CODEC_ROUNDS", 30));
     let pool = rayon::ThreadPoolBuilder::new()
@@ -68,10 +65,7 @@ fn measure(rows: usize, columns: usize, rounds: usize) -> Result<Value> {
         ("fp8", Buffers::fp8),
         ("nvfp4", Buffers::nvfp4),
     ];
-    let mut best = [Best {
-        wall: f64::INFINITY,
-        cpu: f64::INFINITY,
-    }; 4];
+    let mut best = [Best { wall: f64::INFINITY, cpu: f64::INFINITY }; 4];
     // The first round only warms up.
     for round in 0..=rounds {
         for ((_, run), best) in kinds.iter().zip(&mut best) {
@@ -79,10 +73,7 @@ fn measure(rows: usize, columns: usize, rounds: usize) -> Result<Value> {
             run(&mut buffers)?;
             let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
             if round > 0 {
-                *best = Best {
-                    wall: best.wall.min(wall),
-                    cpu: best.cpu.min(cpu),
-                };
+                *best = Best { wall: best.wall.min(wall), cpu: best.cpu.min(cpu) };
             }
         }
     }
@@ -159,14 +150,7 @@ impl Buffers {
     fn nvfp4(&mut self) -> Result<()> {
         let encoder = nvfp4::Encoder::new(amax(&self.source)?, nvfp4::BLOCK)?;
         let codes = &mut self.codes[..self.source.len() / 2];
-        encoder.encode(
-            &self.source,
-            self.columns,
-            nvfp4::Encoded {
-                codes,
-                scales: &mut self.scales,
-            },
-        )?;
+        encoder.encode(&self.source, self.columns, nvfp4::Encoded { codes, scales: &mut self.scales })?;
         black_box(&self.codes);
         Ok(())
     }

@@ -24,7 +24,8 @@ const KEYS: usize = 4 * 64;
 const ROUNDS: usize = 3;
 
 fn tensors() -> Vec<PlannedTensor> {
-    let tensor = |name: String, shape: &[usize]| PlannedTensor { name, dtype: DType::BF16, shape: shape.to_vec() };
+    let tensor =
+        |name: String, shape: &[usize]| PlannedTensor { name, dtype: DType::BF16, shape: shape.to_vec() };
     let mut all = vec![tensor("model.embed_tokens.weight".into(), &[VOCABULARY, HIDDEN])];
     for layer in 0..LAYERS {
         let parts: [(&str, &[usize]); 9] = [
@@ -86,7 +87,8 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
     fs::write(&path, serde_json::to_vec(&spec)?)?;
     let begun = Instant::now();
     let worker = env!("CARGO_BIN_EXE_qlaunch-worker");
-    let status = Command::new(worker).arg("run").arg("--spec").arg(&path).arg("--attempt").arg(&attempt).status()?;
+    let status =
+        Command::new(worker).arg("run").arg("--spec").arg(&path).arg("--attempt").arg(&attempt).status()?;
     let seconds = begun.elapsed().as_secs_f64();
     if !status.success() {
         return Err(format!("the worker ended with {status}").into());

@@ -5,11 +5,9 @@
 use std::io::Write;
 use std::time::Instant;
 
-use qlaunch_shared::{Error, Result};
 use qlaunch_shared::protocol::NumericPath;
-use qlaunch_worker::ops::{
-    Activation, AttentionShape, Backend, CpuBackend, CpuPath, Linear, RotaryTables,
-};
+use qlaunch_shared::{Error, Result};
+use qlaunch_worker::ops::{Activation, AttentionShape, Backend, CpuBackend, CpuPath, Linear, RotaryTables};
 use qlaunch_worker::tensor::DType;
 use qlaunch_worker::tensor::host::HostTensor;
 use serde_json::{Map, Value, json};
@@ -96,9 +94,7 @@ fn noise(dtype: DType, shape: &[usize], size: f32) -> Result<HostTensor> {
         state ^= state << 5;
         ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * size
     });
-    HostTensor::new(shape, values.collect::<Vec<f32>>())?
-        .view()
-        .cast(dtype)
+    HostTensor::new(shape, values.collect::<Vec<f32>>())?.view().cast(dtype)
 }
 
 /// User and system time of all threads so far, in seconds.
@@ -108,11 +104,7 @@ fn cpu_seconds() -> Result<f64> {
         let mut nanoseconds = 0;
         for task in std::fs::read_dir(folder)? {
             let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += text
-                .split(' ')
-                .next()
-                .and_then(|field| field.parse::<u64>().ok())
-                .unwrap_or(0);
+            nanoseconds += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         }
         Ok(nanoseconds)
     };
@@ -148,29 +140,13 @@ fn main() -> Result<()> {
         let backend = CpuBackend::new(2, path)?;
         let (layer, input) = (Layer::new(dtype)?, noise(dtype, &[BATCH * SEQ, HIDDEN], 1.0)?);
         let (cpu, wall) = measure(|| layer.forward(&backend, &input))?;
-        let (x, weight) = (
-            noise(dtype, &[SIDE, SIDE], 1.0)?,
-            noise(dtype, &[SIDE, SIDE], 1.0)?,
-        );
+        let (x, weight) = (noise(dtype, &[SIDE, SIDE], 1.0)?, noise(dtype, &[SIDE, SIDE], 1.0)?);
         let single = CpuBackend::new(1, path)?;
-        let (product, _) = measure(|| {
-            single.linear(
-                &x,
-                Linear {
-                    weight: &weight,
-                    bias: None,
-                },
-            )
-        })?;
+        let (product, _) = measure(|| single.linear(&x, Linear { weight: &weight, bias: None }))?;
         let speed = 2.0 * (SIDE as f64).powi(3) / product / 1e9;
         let entry = json!({ "layer_cpu_s": cpu, "layer_wall_s": wall, "gemm_gflop_per_cpu_s": speed });
         report.insert(name.to_owned(), entry);
     }
-    writeln!(std::io::stdout(), "{}", Value::Object(report)).map_err(|error| {
-        Error::io(
-            "write the results",
-            std::path::Path::new("standard output"),
-            &error,
-        )
-    })
+    writeln!(std::io::stdout(), "{}", Value::Object(report))
+        .map_err(|error| Error::io("write the results", std::path::Path::new("standard output"), &error))
 }

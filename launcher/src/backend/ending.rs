@@ -39,9 +39,7 @@ fn from_outcome(outcome: Outcome) -> Ending {
         Status::Done => Ending::Done,
         Status::Interrupted => Ending::Interrupted,
         Status::Failed => Ending::Failed {
-            error: outcome
-                .error
-                .unwrap_or_else(|| Error::bug("the worker failed without saying why")),
+            error: outcome.error.unwrap_or_else(|| Error::bug("the worker failed without saying why")),
         },
     }
 }
@@ -50,29 +48,21 @@ fn from_outcome(outcome: Outcome) -> Ending {
 fn from_code(code: Option<i32>, words: &str, ticket: &Ticket) -> Ending {
     let log = ticket.attempt().log();
     let error = |what: String| {
-        let message = if words.is_empty() {
-            what
-        } else {
-            format!("{what}; its last words: {words}")
-        };
-        Error::new(ErrorKind::Bug, message)
-            .at(&log)
-            .hint(format!("read its log: `less {}`", log.display()))
+        let message = if words.is_empty() { what } else { format!("{what}; its last words: {words}") };
+        Error::new(ErrorKind::Bug, message).at(&log).hint(format!("read its log: `less {}`", log.display()))
     };
     match code {
         Some(85) => Ending::Interrupted,
         Some(137) => Ending::Lost {
             error: error("the worker was killed (signal 9), by the kernel when memory runs out".to_owned()),
         },
-        Some(code) if code > 128 => Ending::Lost {
-            error: error(format!("the worker was ended by signal {}", code - 128)),
-        },
-        Some(code) => Ending::Failed {
-            error: error(format!("the worker ended with code {code} and no outcome")),
-        },
-        None => Ending::Lost {
-            error: error("the worker is gone without a word".to_owned()),
-        },
+        Some(code) if code > 128 => {
+            Ending::Lost { error: error(format!("the worker was ended by signal {}", code - 128)) }
+        }
+        Some(code) => {
+            Ending::Failed { error: error(format!("the worker ended with code {code} and no outcome")) }
+        }
+        None => Ending::Lost { error: error("the worker is gone without a word".to_owned()) },
     }
 }
 
@@ -88,15 +78,6 @@ async fn last_words(transport: &impl Transport, ticket: &Ticket) -> Result<Strin
         tail = bytes;
     }
     let text = String::from_utf8_lossy(&tail[tail.len().saturating_sub(TAIL)..]).into_owned();
-    let line = text
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    Ok(line
-        .trim()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect())
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    Ok(line.trim().chars().filter(|c| !c.is_control()).take(200).collect())
 }

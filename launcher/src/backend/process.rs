@@ -49,31 +49,20 @@ impl<T: Transport> Processes<T> {
 
     async fn boot(&self) -> Result<String> {
         let path = "/proc/sys/kernel/random/boot_id";
-        let bytes = self
-            .transport
-            .read(path.as_ref(), 0, 64)
-            .await?
-            .unwrap_or_default();
+        let bytes = self.transport.read(path.as_ref(), 0, 64).await?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     async fn handle(&self, pid: u32) -> Result<Option<Handle>> {
         let boot = self.boot().await?;
         let stat = self.stat(pid).await?;
-        Ok(stat.map(|stat| Handle::Process {
-            pid,
-            started: stat.started,
-            boot,
-        }))
+        Ok(stat.map(|stat| Handle::Process { pid, started: stat.started, boot }))
     }
 
     /// Whether the very process still runs: same boot, same start, not a zombie.
     async fn alive(&self, handle: &Handle) -> Result<bool> {
         let Handle::Process { pid, started, boot } = handle;
-        let same = self
-            .stat(*pid)
-            .await?
-            .is_some_and(|stat| stat.started == *started && stat.state != 'Z');
+        let same = self.stat(*pid).await?.is_some_and(|stat| stat.started == *started && stat.state != 'Z');
         Ok(same && self.boot().await? == *boot)
     }
 
@@ -81,9 +70,7 @@ impl<T: Transport> Processes<T> {
         let Handle::Process { pid, .. } = handle;
         if self.alive(handle).await? {
             // To the whole group: the script waits for the worker, the worker stops.
-            self.transport
-                .shell("kill -s \"$1\" -- \"-$2\"", &[signal, &pid.to_string()])
-                .await?;
+            self.transport.shell("kill -s \"$1\" -- \"-$2\"", &[signal, &pid.to_string()]).await?;
         }
         Ok(())
     }
@@ -93,36 +80,20 @@ impl<T: Transport> Backend for Processes<T> {
     async fn submit(&self, ticket: &Ticket) -> Result<Handle> {
         let folder = ticket.folder.display().to_string();
         let attempt = ticket.attempt.to_string();
-        let output = self
-            .transport
-            .shell(START, &[&folder, &attempt, &ticket.token()])
-            .await?;
+        let output = self.transport.shell(START, &[&folder, &attempt, &ticket.token()]).await?;
         let refused = |why: &str| Error::new(ErrorKind::Refused, format!("the job did not start: {why}"));
-        let pid = output
-            .stdout
-            .trim()
-            .parse::<u32>()
-            .ok()
-            .filter(|_| output.code == Some(0));
+        let pid = output.stdout.trim().parse::<u32>().ok().filter(|_| output.code == Some(0));
         let pid = pid.ok_or_else(|| refused(output.stderr.trim()).at(&ticket.folder))?;
         match self.handle(pid).await? {
             Some(handle) => Ok(handle),
             // It is over already; a handle that matches no process makes the next poll read how it ended.
-            None => Ok(Handle::Process {
-                pid,
-                started: 0,
-                boot: self.boot().await?,
-            }),
+            None => Ok(Handle::Process { pid, started: 0, boot: self.boot().await? }),
         }
     }
 
     async fn find(&self, ticket: &Ticket) -> Result<Option<Handle>> {
         let output = self.transport.shell(FIND, &[&ticket.token()]).await?;
-        for pid in output
-            .stdout
-            .lines()
-            .filter_map(|line| line.trim().parse::<u32>().ok())
-        {
+        for pid in output.stdout.lines().filter_map(|line| line.trim().parse::<u32>().ok()) {
             // The script leads the group; the worker below it has the same environment.
             if self.stat(pid).await?.is_some_and(|stat| stat.group == pid) {
                 return self.handle(pid).await;

@@ -11,19 +11,12 @@ use crate::transport::Local;
 const PROCESSES: Processes<Local> = Processes::over(Local);
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 fn ticket(folder: &Path, script: &str) -> Ticket {
     fs::write(folder.join("job.sh"), script).unwrap();
-    Ticket {
-        folder: folder.to_owned(),
-        attempt: 1,
-    }
+    Ticket { folder: folder.to_owned(), attempt: 1 }
 }
 
 async fn ended(ticket: &Ticket, handle: &Handle) -> Ending {
@@ -61,11 +54,8 @@ fn a_worker_that_dies_without_a_word_is_lost() {
 
 #[test]
 fn exit_codes_without_an_outcome_are_told_apart() {
-    let with = |code: u32| {
-        run(&format!(
-            "echo 'thread panicked'; echo; echo {code} > \"attempts/$1/exit_code\""
-        ))
-    };
+    let with =
+        |code: u32| run(&format!("echo 'thread panicked'; echo; echo {code} > \"attempts/$1/exit_code\""));
     assert_eq!(with(85), Ending::Interrupted);
     let failed = with(101);
     assert!(matches!(failed, Ending::Failed { .. }));
@@ -79,10 +69,7 @@ fn exit_codes_without_an_outcome_are_told_apart() {
 #[test]
 fn an_outcome_that_cannot_be_read_is_a_failure_with_its_path() {
     let ending = run("echo '{' > \"attempts/$1/outcome.json\"");
-    assert!(
-        message(&ending).starts_with("the outcome cannot be read"),
-        "{ending:?}"
-    );
+    assert!(message(&ending).starts_with("the outcome cannot be read"), "{ending:?}");
 }
 
 #[test]
@@ -107,10 +94,7 @@ fn a_running_job_is_found_by_its_token_and_stops_when_asked() {
         while PROCESSES.poll(&ticket, &handle).await.unwrap() == Poll::Running {
             PROCESSES.cancel(&handle).await.unwrap();
         }
-        assert!(matches!(
-            ended(&ticket, &handle).await,
-            Ending::Interrupted | Ending::Lost { .. }
-        ));
+        assert!(matches!(ended(&ticket, &handle).await, Ending::Interrupted | Ending::Lost { .. }));
         assert_eq!(PROCESSES.find(&ticket).await.unwrap(), None);
     });
 }
@@ -124,15 +108,8 @@ fn a_process_id_that_was_used_again_is_not_the_job() {
         let own = PROCESSES.handle(own).await.unwrap().unwrap();
         assert_eq!(PROCESSES.poll(&ticket, &own).await.unwrap(), Poll::Running);
         let Handle::Process { pid, started, boot } = own;
-        let other = Handle::Process {
-            pid,
-            started: started + 1,
-            boot,
-        };
-        assert!(matches!(
-            PROCESSES.poll(&ticket, &other).await.unwrap(),
-            Poll::Ended(_)
-        ));
+        let other = Handle::Process { pid, started: started + 1, boot };
+        assert!(matches!(PROCESSES.poll(&ticket, &other).await.unwrap(), Poll::Ended(_)));
         // Signals go to nobody: this test would end otherwise.
         PROCESSES.kill(&other).await.unwrap();
     });

@@ -47,17 +47,11 @@ pub struct EvalArgs {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, context: &mut Context) -> Result<u8> {
-    let overrides = Overrides {
-        runs: None,
-        threads: args.resources.threads,
-    };
+    let overrides = Overrides { runs: None, threads: args.resources.threads };
     let settings = Settings::load("local", &context.around, &overrides)?;
     let setup = Setup::from_settings(&settings, &context.around, false)?;
     let job = job(args, settings.profile.threads)?;
-    let single = Single {
-        job,
-        scratch: std::env::temp_dir(),
-    };
+    let single = Single { job, scratch: std::env::temp_dir() };
     let outcome = {
         let mut watch = Watch::new(&mut context.screen, ["eval".to_owned()]);
         carry_out_single(single, &setup, &mut watch)?
@@ -90,24 +84,15 @@ fn job(args: &EvalArgs, threads: Option<usize>) -> Result<PlannedJob> {
             candidate: "eval".to_owned(),
             model: checkpoint.clone(),
             quantize: None,
-            evaluate: Some(Evaluate {
-                checkpoint: Some(checkpoint),
-                tokens,
-                reference,
-            }),
-            resources: Resources {
-                threads,
-                numeric_path,
-            },
+            evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
+            resources: Resources { threads, numeric_path },
         },
     })
 }
 
 fn show(args: &EvalArgs, outcome: &Outcome, context: &mut Context) -> Result<()> {
-    let evaluation = outcome
-        .evaluation
-        .as_ref()
-        .ok_or_else(|| Error::bug("the worker was done, but measured nothing"))?;
+    let evaluation =
+        outcome.evaluation.as_ref().ok_or_else(|| Error::bug("the worker was done, but measured nothing"))?;
     if context.screen.json {
         return context.screen.document(&json!({
             "checkpoint": args.checkpoint,
@@ -126,9 +111,7 @@ fn show(args: &EvalArgs, outcome: &Outcome, context: &mut Context) -> Result<()>
             "worker": outcome.worker,
         }));
     }
-    let divergence = evaluation
-        .kl_mean
-        .map_or(String::new(), |kl| format!(" · KL {kl:.4}"));
+    let divergence = evaluation.kl_mean.map_or(String::new(), |kl| format!(" · KL {kl:.4}"));
     context.screen.data(&format!(
         "perplexity {} · nll {:.5}{divergence} · {} tokens, windows: {}",
         perplexity(evaluation.perplexity),

@@ -26,10 +26,7 @@ pub struct PortfolioArgs {
 
 /// Runs the command.
 pub fn run(args: PortfolioArgs, context: &mut Context) -> Result<u8> {
-    let overrides = Overrides {
-        runs: args.runs,
-        threads: None,
-    };
+    let overrides = Overrides { runs: args.runs, threads: None };
     let runs = Settings::load("local", &context.around, &overrides)?.runs;
     let folder = match &args.run {
         Some(run) => find(run, &runs)?,
@@ -66,9 +63,7 @@ fn find(run: &str, runs: &Path) -> Result<PathBuf> {
         None => {
             let known: Vec<String> = by_age(runs).into_iter().map(|(_, name)| name).collect();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            Err(Error::input(format!("there is no run `{run}`"))
-                .at(runs)
-                .hint(did_you_mean(run, &known)))
+            Err(Error::input(format!("there is no run `{run}`")).at(runs).hint(did_you_mean(run, &known)))
         }
     }
 }
@@ -87,12 +82,7 @@ fn by_age(runs: &Path) -> Vec<(SystemTime, String)> {
     let folders = fs::read_dir(runs).into_iter().flatten().flatten();
     folders
         .filter_map(|folder| {
-            let written = RunFolder(folder.path())
-                .portfolio()
-                .metadata()
-                .ok()?
-                .modified()
-                .ok()?;
+            let written = RunFolder(folder.path()).portfolio().metadata().ok()?.modified().ok()?;
             Some((written, folder.file_name().into_string().ok()?))
         })
         .collect()

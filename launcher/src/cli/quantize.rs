@@ -69,36 +69,24 @@ pub struct ResourceArgs {
 
 /// Runs the command.
 pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
-    let overrides = Overrides {
-        runs: None,
-        threads: args.resources.threads,
-    };
+    let overrides = Overrides { runs: None, threads: args.resources.threads };
     let settings = Settings::load("local", &context.around, &overrides)?;
     let setup = Setup::from_settings(&settings, &context.around, false)?;
     let job = job(args, context, settings.profile.threads)?;
     if let Some(plan) = &job.plan {
-        context
-            .screen
-            .say(&format!("{} · {}", plan.recipe, coverage(plan)));
+        context.screen.say(&format!("{} · {}", plan.recipe, coverage(plan)));
     }
     for text in job.recipe_notes() {
         context.screen.say(&note(Level::Info, text));
     }
-    let single = Single {
-        job,
-        scratch: std::env::temp_dir(),
-    };
+    let single = Single { job, scratch: std::env::temp_dir() };
     let outcome = {
         let mut watch = Watch::new(&mut context.screen, ["quantize".to_owned()]);
         carry_out_single(single, &setup, &mut watch)?
     };
     show(&outcome, &args.out, context)?;
     let failed = outcome.gates.iter().any(|gate| gate.verdict == VerdictKind::Fail);
-    Ok(if failed {
-        qlaunch_shared::ErrorKind::Gate.exit_code()
-    } else {
-        0
-    })
+    Ok(if failed { qlaunch_shared::ErrorKind::Gate.exit_code() } else { 0 })
 }
 
 fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result<PlannedJob> {
@@ -107,20 +95,12 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
     let recipe = args.recipe.load(&context.around)?;
     let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
     let resolved = resolve(&model, Some(&recipe), shard_bytes)?;
-    let needed = resolved
-        .assignment
-        .is_some_and(|assignment| assignment.needs_calibration());
+    let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
     if needed && args.calib.is_none() {
-        return Err(
-            Error::usage(format!("the recipe `{}` needs calibration data", recipe.name))
-                .hint("add `--calib FILE` with .jsonl, .txt or .npy data"),
-        );
+        return Err(Error::usage(format!("the recipe `{}` needs calibration data", recipe.name))
+            .hint("add `--calib FILE` with .jsonl, .txt or .npy data"));
     }
-    let calibration = args
-        .calib
-        .as_deref()
-        .map(|data| calibration(data, args))
-        .transpose()?;
+    let calibration = args.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
     let (name, model) = (recipe.name.clone(), absolute(&args.model)?);
     let out = Some(context.around.project.join(&args.out));
     let numeric_path = args.resources.numeric_path;
@@ -133,17 +113,9 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
             run: "quantize".to_owned(),
             candidate: "quantize".to_owned(),
             model,
-            quantize: Some(Quantize {
-                recipe,
-                calibration,
-                out,
-                shard_bytes,
-            }),
+            quantize: Some(Quantize { recipe, calibration, out, shard_bytes }),
             evaluate: None,
-            resources: Resources {
-                threads,
-                numeric_path,
-            },
+            resources: Resources { threads, numeric_path },
         },
     })
 }
@@ -183,11 +155,7 @@ fn show(outcome: &Outcome, out: &Path, context: &mut Context) -> Result<()> {
             VerdictKind::Fail => "FAIL",
             VerdictKind::Indeterminate => "unclear",
         };
-        context.screen.data(&format!(
-            "gate {:12} {word:8} {}",
-            gate.gate,
-            gate.evidence.join("; ")
-        ))?;
+        context.screen.data(&format!("gate {:12} {word:8} {}", gate.gate, gate.evidence.join("; ")))?;
     }
     if let Some(checkpoint) = &outcome.checkpoint {
         context.screen.data(&format!(

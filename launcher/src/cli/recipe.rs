@@ -61,18 +61,12 @@ fn list_recipes(filter: Option<&str>, all: bool, context: &mut Context) -> Resul
         context.screen.document(&document)?;
         return Ok(0);
     }
-    let mut table = Table::new(vec![
-        Column::left("name"),
-        Column::left("type"),
-        Column::left("description").rank(1),
-    ]);
+    let mut table =
+        Table::new(vec![Column::left("name"), Column::left("type"), Column::left("description").rank(1)]);
     for recipe in recipes {
         let first = recipe.description.lines().next().unwrap_or_default();
         let short: String = first.chars().take(90).collect();
-        table.row(
-            vec![recipe.name, recipe.kind.name().to_owned(), short],
-            Style::new(),
-        );
+        table.row(vec![recipe.name, recipe.kind.name().to_owned(), short], Style::new());
     }
     let text = table.draw(context.screen.width).text;
     context.screen.data(&text)?;
@@ -87,12 +81,8 @@ fn show(name: &str, context: &mut Context) -> Result<u8> {
     match context.screen.json {
         true => context.screen.document(&definition.content)?,
         false => {
-            let text = format!(
-                "# {} ({})\n{}",
-                definition.name,
-                definition.kind.name(),
-                yaml(&definition.content)
-            );
+            let text =
+                format!("# {} ({})\n{}", definition.name, definition.kind.name(), yaml(&definition.content));
             context.screen.data(text.trim_end())?;
         }
     }

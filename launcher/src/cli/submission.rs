@@ -35,10 +35,7 @@ impl Submission {
     /// # Errors
     /// Anything that would make a job fail and can be told beforehand.
     pub fn read(args: &SubmitArgs, around: &Surroundings) -> Result<Self> {
-        let overrides = Overrides {
-            runs: args.runs.clone(),
-            threads: None,
-        };
+        let overrides = Overrides { runs: args.runs.clone(), threads: None };
         let settings = Settings::load(&args.cluster, around, &overrides)?;
         let text = fs::read_to_string(&args.sweep)
             .map_err(|error| Error::io("read the sweep file", &args.sweep, &error))?;
@@ -55,12 +52,7 @@ impl Submission {
         let name = run_name(&sweep.name, &identity);
         let folder = settings.runs.join(&name);
         let run = PlannedRun::place(name, folder, identity, jobs);
-        Ok(Self {
-            settings,
-            text,
-            sweep,
-            run,
-        })
+        Ok(Self { settings, text, sweep, run })
     }
 
     /// Keeps the sweep file and the plan in the run folder.
@@ -69,12 +61,8 @@ impl Submission {
     /// A disk that is full or gone.
     pub fn write(&self) -> Result<()> {
         let folder = RunFolder(self.run.folder.clone());
-        let plans: serde_json::Map<String, serde_json::Value> = self
-            .run
-            .jobs
-            .iter()
-            .map(|job| (job.name.clone(), json!(job.plan)))
-            .collect();
+        let plans: serde_json::Map<String, serde_json::Value> =
+            self.run.jobs.iter().map(|job| (job.name.clone(), json!(job.plan))).collect();
         fs::create_dir_all(&folder.0).map_err(|error| Error::io("make the run folder", &folder.0, &error))?;
         let plans = format!("{:#}\n", serde_json::Value::Object(plans));
         for (path, text) in [(folder.sweep(), &self.text), (folder.plan(), &plans)] {
@@ -93,24 +81,15 @@ impl Submission {
 /// What will be run: a line for the sweep and one for each candidate.
 pub fn header(submission: &Submission) -> String {
     let jobs = &submission.run.jobs;
-    let size = jobs
-        .iter()
-        .find_map(|job| Some(parameters(job.plan.as_ref()?.totals.parameters)));
+    let size = jobs.iter().find_map(|job| Some(parameters(job.plan.as_ref()?.totals.parameters)));
     let candidates = jobs.iter().filter(|job| !job.is_baseline()).count();
-    let baselines: Vec<&str> = jobs
-        .iter()
-        .filter(|job| job.is_baseline())
-        .map(|job| job.name.as_str())
-        .collect();
+    let baselines: Vec<&str> =
+        jobs.iter().filter(|job| job.is_baseline()).map(|job| job.name.as_str()).collect();
     let mut lines = vec![format!(
         "{} · {} · {} {candidates} candidates · objective: {}",
         submission.run.name,
         size.unwrap_or_default(),
-        if baselines.is_empty() {
-            String::new()
-        } else {
-            format!("baseline {} and", baselines.join(", "))
-        },
+        if baselines.is_empty() { String::new() } else { format!("baseline {} and", baselines.join(", ")) },
         submission.question()
     )];
     let width = jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or(0);
@@ -138,11 +117,7 @@ pub fn dry_run(submission: &Submission, setup: &Setup, context: &mut Context) ->
             folder: &folder,
             worker: &setup.worker,
         })?;
-        texts.push(format!(
-            "\n# {}\n{}",
-            folder.join("job.sh").display(),
-            script.trim_end()
-        ));
+        texts.push(format!("\n# {}\n{}", folder.join("job.sh").display(), script.trim_end()));
         documents.push(json!({
             "candidate": job.name, "recipe": job.recipe, "folder": folder, "plan": job.plan, "spec": job.spec,
             "script": script,

@@ -46,15 +46,8 @@ pub struct SubmitArgs {
 impl SubmitArgs {
     /// The command that goes on with the run.
     pub fn again(&self) -> String {
-        let runs = self
-            .runs
-            .as_ref()
-            .map_or(String::new(), |runs| format!("--runs {} ", runs.display()));
-        format!(
-            "qlaunch submit --cluster {} {runs}{}",
-            self.cluster,
-            self.sweep.display()
-        )
+        let runs = self.runs.as_ref().map_or(String::new(), |runs| format!("--runs {} ", runs.display()));
+        format!("qlaunch submit --cluster {} {runs}{}", self.cluster, self.sweep.display())
     }
 }
 
@@ -88,10 +81,7 @@ fn confirm_fresh(args: &SubmitArgs, submission: &Submission, context: &mut Conte
     if !args.fresh || args.yes || !done {
         return Ok(());
     }
-    let question = format!(
-        "replace all results in {}?",
-        context.screen.path(&submission.run.folder)
-    );
+    let question = format!("replace all results in {}?", context.screen.path(&submission.run.folder));
     match context.screen.ask(&question) {
         Some(true) => Ok(()),
         Some(false) => Err(Error::new(ErrorKind::Interrupted, "nothing was changed")),
@@ -119,9 +109,7 @@ fn show(portfolio: &Portfolio, context: &mut Context) -> Result<()> {
             let text = show_portfolio(portfolio, &context.screen);
             context.screen.data(&format!("\n{text}"))?;
             if exit_code(portfolio) == ErrorKind::Candidates.exit_code() {
-                context
-                    .screen
-                    .say(&note(Level::Warning, "some candidates failed (exit code 11)"));
+                context.screen.say(&note(Level::Warning, "some candidates failed (exit code 11)"));
             }
             Ok(())
         }
@@ -143,10 +131,7 @@ fn exit_code(portfolio: &Portfolio) -> u8 {
 
 fn interrupted(carried: &Carried, args: &SubmitArgs) -> Error {
     let jobs = &carried.state.jobs;
-    let done = jobs
-        .iter()
-        .filter(|job| job.stage == crate::engine::Stage::Accepted)
-        .count();
+    let done = jobs.iter().filter(|job| job.stage == crate::engine::Stage::Accepted).count();
     Error::new(
         ErrorKind::Interrupted,
         format!("stopped with {done} of {} done, and nothing is lost", jobs.len()),

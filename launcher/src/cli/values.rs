@@ -4,9 +4,7 @@ use qlaunch_shared::protocol::NumericPath;
 
 /// Reads a size: plain bytes, or with `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB`.
 pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (figure, unit) = text.split_at(digits);
     let factor: f64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
@@ -19,20 +17,11 @@ pub fn size(text: &str) -> Result<u64, String> {
         "gib" => 1_073_741_824.0,
         "tib" => 1_099_511_627_776.0,
         _ => {
-            return Err(format!(
-                "`{unit}` is no unit of size: use kB, MB, GB, TB, KiB, MiB, GiB or TiB"
-            ));
+            return Err(format!("`{unit}` is no unit of size: use kB, MB, GB, TB, KiB, MiB, GiB or TiB"));
         }
     };
-    let bytes = figure
-        .parse::<f64>()
-        .map_err(|_| format!("`{text}` is no size"))?
-        * factor;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked to be in range"
-    )]
+    let bytes = figure.parse::<f64>().map_err(|_| format!("`{text}` is no size"))? * factor;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
     match (1.0..1e18).contains(&bytes) {
         true => Ok(bytes as u64),
         false => Err(format!("`{text}` is no size that a file can have")),

@@ -19,18 +19,12 @@ pub(super) fn cluster(name: &str) -> Option<&'static str> {
 
 /// Names of the built-in cluster profiles.
 pub(super) fn cluster_names() -> Vec<&'static str> {
-    CLUSTERS
-        .files()
-        .filter_map(|file| file.path().file_stem()?.to_str())
-        .collect()
+    CLUSTERS.files().filter_map(|file| file.path().file_stem()?.to_str()).collect()
 }
 
 /// Names of the built-in job templates.
 pub fn template_names() -> Vec<&'static str> {
-    TEMPLATES
-        .files()
-        .filter_map(|file| file.path().to_str())
-        .collect()
+    TEMPLATES.files().filter_map(|file| file.path().to_str()).collect()
 }
 
 /// The text of a job template and where it came from: the project's, the user's, or the built-in one.
@@ -48,10 +42,7 @@ pub fn template(name: &str, around: &Surroundings) -> Result<(String, PathBuf)> 
         }
     }
     match TEMPLATES.get_file(name).and_then(|file| file.contents_utf8()) {
-        Some(text) => Ok((
-            text.to_owned(),
-            PathBuf::from(format!("<built in>/templates/{name}")),
-        )),
+        Some(text) => Ok((text.to_owned(), PathBuf::from(format!("<built in>/templates/{name}")))),
         None => Err(Error::input(format!("there is no job template `{name}`"))
             .hint(did_you_mean(name, &template_names()))),
     }
@@ -65,12 +56,7 @@ mod tests {
     fn the_local_profile_and_its_template_are_built_in() {
         assert!(cluster("local").unwrap().contains("kind = \"local\""));
         let around = Surroundings::default();
-        assert!(
-            template("local.sh.j2", &around)
-                .unwrap()
-                .0
-                .starts_with("#!/bin/sh")
-        );
+        assert!(template("local.sh.j2", &around).unwrap().0.starts_with("#!/bin/sh"));
         let refusal = template("lokal.sh.j2", &around).unwrap_err();
         assert_eq!(refusal.hint.as_deref(), Some("did you mean `local.sh.j2`?"));
     }
@@ -80,10 +66,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("templates")).unwrap();
         fs::write(folder.path().join("templates/local.sh.j2"), "mine").unwrap();
-        let around = Surroundings {
-            project: folder.path().to_owned(),
-            ..Surroundings::default()
-        };
+        let around = Surroundings { project: folder.path().to_owned(), ..Surroundings::default() };
         assert_eq!(template("local.sh.j2", &around).unwrap().0, "mine");
     }
 }

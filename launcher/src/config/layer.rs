@@ -17,10 +17,7 @@ pub struct Layer {
 impl Layer {
     /// A layer without values.
     pub fn empty(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            values: Dict::new(),
-        }
+        Self { name: name.into(), values: Dict::new() }
     }
 
     /// A layer from the text of a TOML file.
@@ -73,10 +70,7 @@ impl Layer {
     #[must_use]
     pub fn below(self, key: &str) -> Self {
         let values = Dict::from([(key.to_owned(), Value::from(self.values))]);
-        Self {
-            name: self.name,
-            values,
-        }
+        Self { name: self.name, values }
     }
 
     /// Replaces the table `clusters` by the table of one cluster, as `profile`.

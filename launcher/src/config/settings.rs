@@ -136,9 +136,7 @@ fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Ve
 }
 
 fn number_or_text(value: &str) -> Value {
-    value
-        .parse::<u64>()
-        .map_or_else(|_| Value::from(value), Value::from)
+    value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from)
 }
 
 fn absolute(path: PathBuf, project: &Path) -> PathBuf {
@@ -149,13 +147,9 @@ fn unknown_cluster(name: &str, around: &Surroundings) -> Error {
     let mut known: Vec<String> = cluster_names().into_iter().map(str::to_owned).collect();
     let folders = [around.user.as_deref(), Some(around.project.as_path())];
     for folder in folders.into_iter().flatten() {
-        let files = std::fs::read_dir(folder.join("clusters"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = files
-            .map(|file| file.path())
-            .filter(|path| path.extension().is_some_and(|end| end == "toml"));
+        let files = std::fs::read_dir(folder.join("clusters")).into_iter().flatten().flatten();
+        let names =
+            files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "toml"));
         known.extend(names.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())));
     }
     known.sort();

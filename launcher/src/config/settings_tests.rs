@@ -5,10 +5,7 @@ use std::fs;
 use super::*;
 
 fn around(project: &Path) -> Surroundings {
-    Surroundings {
-        project: project.to_owned(),
-        ..Surroundings::default()
-    }
+    Surroundings { project: project.to_owned(), ..Surroundings::default() }
 }
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -21,10 +18,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 fn without_any_file_the_built_in_profile_serves() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings::load("local", &around(folder.path()), &Overrides::default()).unwrap();
-    assert_eq!(
-        (settings.profile.kind.as_str(), settings.profile.jobs),
-        ("local", 1)
-    );
+    assert_eq!((settings.profile.kind.as_str(), settings.profile.jobs), ("local", 1));
     assert_eq!(settings.runs, folder.path().join("runs"));
     assert_eq!(settings.origin("profile.jobs"), Some("built in"));
 }
@@ -33,51 +27,28 @@ fn without_any_file_the_built_in_profile_serves() {
 fn each_layer_wins_over_the_ones_below_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let (user, project) = (folder.path().join("user"), folder.path().join("project"));
-    write(
-        &user,
-        "clusters/local.toml",
-        "jobs = 2\nattempts = 5\nthreads = 7\n",
-    );
+    write(&user, "clusters/local.toml", "jobs = 2\nattempts = 5\nthreads = 7\n");
     write(&project, "clusters/local.toml", "jobs = 3\n");
     write(
         &project,
         "qlaunch.toml",
         "runs = \"out\"\n[clusters.local]\njobs = 4\n[clusters.other]\njobs = 9\n",
     );
-    let mut around = Surroundings {
-        user: Some(user),
-        ..around(&project)
-    };
+    let mut around = Surroundings { user: Some(user), ..around(&project) };
     let load =
         |around: &Surroundings, overrides: &Overrides| Settings::load("local", around, overrides).unwrap();
 
     let settings = load(&around, &Overrides::default());
     assert_eq!((settings.profile.jobs, settings.profile.attempts), (4, 5));
     assert_eq!(settings.runs, project.join("out"));
-    assert!(
-        settings
-            .origin("profile.jobs")
-            .unwrap()
-            .ends_with("project/qlaunch.toml")
-    );
-    assert!(
-        settings
-            .origin("profile.attempts")
-            .unwrap()
-            .ends_with("user/clusters/local.toml")
-    );
+    assert!(settings.origin("profile.jobs").unwrap().ends_with("project/qlaunch.toml"));
+    assert!(settings.origin("profile.attempts").unwrap().ends_with("user/clusters/local.toml"));
 
     around.variables.insert("QLAUNCH_JOBS".to_owned(), "6".to_owned());
-    let flags = Overrides {
-        threads: Some(1),
-        ..Overrides::default()
-    };
+    let flags = Overrides { threads: Some(1), ..Overrides::default() };
     let settings = load(&around, &flags);
     assert_eq!((settings.profile.jobs, settings.profile.threads), (6, Some(1)));
-    assert_eq!(
-        settings.origin("profile.jobs"),
-        Some("environment variable QLAUNCH_JOBS")
-    );
+    assert_eq!(settings.origin("profile.jobs"), Some("environment variable QLAUNCH_JOBS"));
     assert_eq!(settings.origin("profile.threads"), Some("command line"));
 }
 

@@ -28,9 +28,7 @@ impl Surroundings {
     /// Reads them from the process.
     pub fn gather() -> Self {
         let from_home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
-        let config = std::env::var_os("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .or_else(from_home);
+        let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(from_home);
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("QLAUNCH_"))

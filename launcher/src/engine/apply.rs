@@ -20,10 +20,7 @@ pub fn apply(mut state: State, line: &Line) -> State {
             job.stage = Stage::Submitting;
         }),
         Entry::Submitted { job, handle, .. } => change(&mut state, job, |job| {
-            job.stage = Stage::Running {
-                handle: handle.clone(),
-                told: None,
-            };
+            job.stage = Stage::Running { handle: handle.clone(), told: None };
         }),
         Entry::NotSubmitted { job, .. } => change(&mut state, job, |job| job.stage = Stage::Waiting),
         Entry::Ended { job, ending, .. } => change(&mut state, job, |job| end(job, ending)),
@@ -31,9 +28,7 @@ pub fn apply(mut state: State, line: &Line) -> State {
         Entry::Accepting { .. } => {}
         Entry::Accepted { job, .. } => change(&mut state, job, |job| job.stage = Stage::Accepted),
         Entry::GivenUp { job, error } => {
-            change(&mut state, job, |job| {
-                job.stage = Stage::Failed { error: error.clone() }
-            });
+            change(&mut state, job, |job| job.stage = Stage::Failed { error: error.clone() });
         }
         Entry::Cancelling { job, .. } => change(&mut state, job, |job| {
             if let Stage::Running { told, .. } = &mut job.stage {
@@ -56,11 +51,7 @@ fn end(job: &mut Job, ending: &Ending) {
         Ending::Failed { error } => Stage::Failed { error: error.clone() },
         Ending::Interrupted | Ending::Lost { .. } => {
             job.losses += 1;
-            let error = if let Ending::Lost { error } = ending {
-                Some(error.clone())
-            } else {
-                None
-            };
+            let error = if let Ending::Lost { error } = ending { Some(error.clone()) } else { None };
             Stage::Stopped { error }
         }
     };
@@ -78,16 +69,7 @@ fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
             Some(stage) => stage,
         };
         let attempt = known.map_or(0, |job| job.attempt);
-        Job {
-            name: named.name.clone(),
-            baseline: named.baseline,
-            attempt,
-            losses: 0,
-            stage,
-        }
+        Job { name: named.name.clone(), baseline: named.baseline, attempt, losses: 0, stage }
     };
-    State {
-        jobs: jobs.iter().map(job).collect(),
-        stopping: false,
-    }
+    State { jobs: jobs.iter().map(job).collect(), stopping: false }
 }

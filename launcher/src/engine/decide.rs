@@ -95,10 +95,7 @@ fn next(job: &Job, state: &State, now: u64, policy: &Policy) -> Option<Action> {
             let error = error.context(format!("given up after {} tries", job.losses));
             Some(Action::GiveUp { job: name, error })
         }
-        Stage::Stopped { .. } => Some(Action::Submit {
-            job: name,
-            attempt: attempt + 1,
-        }),
+        Stage::Stopped { .. } => Some(Action::Submit { job: name, attempt: attempt + 1 }),
         Stage::Running { .. } | Stage::Accepted | Stage::Failed { .. } => None,
     }
 }
@@ -130,10 +127,7 @@ fn wait(job: &Job, state: &State) -> Option<Action> {
             }
         }
     }
-    Some(Action::Submit {
-        job: name,
-        attempt: job.attempt + 1,
-    })
+    Some(Action::Submit { job: name, attempt: job.attempt + 1 })
 }
 
 #[cfg(test)]

@@ -4,76 +4,37 @@ use super::*;
 use crate::engine::fold;
 use crate::journal::{Ending, Entry, Handle, JobName, Line, parse};
 
-const POLICY: Policy = Policy {
-    jobs: 1,
-    attempts: 2,
-    grace: 10_000,
-};
+const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000 };
 
 fn opened(fresh: bool) -> Entry {
-    let job = |name: &str, baseline| JobName {
-        name: name.to_owned(),
-        baseline,
-    };
+    let job = |name: &str, baseline| JobName { name: name.to_owned(), baseline };
     let jobs = vec![job("bf16", true), job("a", false), job("b", false)];
-    Entry::Opened {
-        version: 1,
-        launcher: "0".to_owned(),
-        identity: "0".to_owned(),
-        fresh,
-        jobs,
-    }
+    Entry::Opened { version: 1, launcher: "0".to_owned(), identity: "0".to_owned(), fresh, jobs }
 }
 
 fn submitting(job: &str, attempt: u32) -> Entry {
-    Entry::Submitting {
-        job: job.to_owned(),
-        attempt,
-    }
+    Entry::Submitting { job: job.to_owned(), attempt }
 }
 
 fn submitted(job: &str, attempt: u32) -> Entry {
-    let handle = Handle::Process {
-        pid: 7,
-        started: 7,
-        boot: "x".to_owned(),
-    };
-    Entry::Submitted {
-        job: job.to_owned(),
-        attempt,
-        handle,
-    }
+    let handle = Handle::Process { pid: 7, started: 7, boot: "x".to_owned() };
+    Entry::Submitted { job: job.to_owned(), attempt, handle }
 }
 
 fn ended(job: &str, attempt: u32, ending: Ending) -> Entry {
-    Entry::Ended {
-        job: job.to_owned(),
-        attempt,
-        ending,
-    }
+    Entry::Ended { job: job.to_owned(), attempt, ending }
 }
 
 fn accepted(job: &str, attempt: u32) -> Entry {
-    Entry::Accepted {
-        job: job.to_owned(),
-        attempt,
-    }
+    Entry::Accepted { job: job.to_owned(), attempt }
 }
 
 fn lost() -> Ending {
-    Ending::Lost {
-        error: Error::bug("gone"),
-    }
+    Ending::Lost { error: Error::bug("gone") }
 }
 
 fn state(entries: &[Entry]) -> State {
-    let lines: Vec<Line> = entries
-        .iter()
-        .map(|entry| Line {
-            at: 1000,
-            entry: entry.clone(),
-        })
-        .collect();
+    let lines: Vec<Line> = entries.iter().map(|entry| Line { at: 1000, entry: entry.clone() }).collect();
     fold(&lines)
 }
 
@@ -82,10 +43,7 @@ fn actions(entries: &[Entry]) -> Vec<Action> {
 }
 
 fn submit(job: &str, attempt: u32) -> Action {
-    Action::Submit {
-        job: job.to_owned(),
-        attempt,
-    }
+    Action::Submit { job: job.to_owned(), attempt }
 }
 
 #[test]
@@ -95,13 +53,7 @@ fn the_baseline_runs_first_and_alone_and_the_candidates_follow_in_order() {
     life.extend([submitting("bf16", 1), submitted("bf16", 1)]);
     assert_eq!(actions(&life), []);
     life.push(ended("bf16", 1, Ending::Done));
-    assert_eq!(
-        actions(&life),
-        [Action::Accept {
-            job: "bf16".to_owned(),
-            attempt: 1
-        }]
-    );
+    assert_eq!(actions(&life), [Action::Accept { job: "bf16".to_owned(), attempt: 1 }]);
     life.push(accepted("bf16", 1));
     assert_eq!(actions(&life), [submit("a", 1)]);
     let two = Policy { jobs: 2, ..POLICY };
@@ -110,48 +62,26 @@ fn the_baseline_runs_first_and_alone_and_the_candidates_follow_in_order() {
 
 #[test]
 fn a_failed_candidate_does_not_stop_the_others() {
-    let failed = Ending::Failed {
-        error: Error::input("no"),
-    };
-    let life = [
-        opened(false),
-        accepted("bf16", 1),
-        submitting("a", 1),
-        ended("a", 1, failed),
-    ];
+    let failed = Ending::Failed { error: Error::input("no") };
+    let life = [opened(false), accepted("bf16", 1), submitting("a", 1), ended("a", 1, failed)];
     assert_eq!(actions(&life), [submit("b", 1)]);
     assert!(!is_over(&state(&life)));
 }
 
 #[test]
 fn without_its_baseline_no_candidate_runs_and_each_says_why() {
-    let failed = Ending::Failed {
-        error: Error::input("no"),
-    };
+    let failed = Ending::Failed { error: Error::input("no") };
     let given_up = actions(&[opened(false), submitting("bf16", 1), ended("bf16", 1, failed)]);
     assert_eq!(given_up.len(), 2);
-    assert!(
-        given_up
-            .iter()
-            .all(|action| matches!(action, Action::GiveUp { error, .. }
-        if error.message == "not run, because its baseline `bf16` failed"))
-    );
+    assert!(given_up.iter().all(|action| matches!(action, Action::GiveUp { error, .. }
+        if error.message == "not run, because its baseline `bf16` failed")));
 }
 
 #[test]
 fn a_lost_job_is_tried_again_and_then_given_up() {
-    let mut life = vec![
-        opened(false),
-        submitting("bf16", 1),
-        submitted("bf16", 1),
-        ended("bf16", 1, lost()),
-    ];
+    let mut life = vec![opened(false), submitting("bf16", 1), submitted("bf16", 1), ended("bf16", 1, lost())];
     assert_eq!(actions(&life), [submit("bf16", 2)]);
-    life.extend([
-        submitting("bf16", 2),
-        submitted("bf16", 2),
-        ended("bf16", 2, Ending::Interrupted),
-    ]);
+    life.extend([submitting("bf16", 2), submitted("bf16", 2), ended("bf16", 2, Ending::Interrupted)]);
     let given_up = actions(&life);
     assert!(matches!(&given_up[..], [Action::GiveUp { job, error }]
         if job == "bf16" && error.message.starts_with("given up after 2 tries")));
@@ -162,33 +92,15 @@ fn a_lost_job_is_tried_again_and_then_given_up() {
 #[test]
 fn an_intent_without_effect_is_looked_for_before_anything_is_submitted_again() {
     let life = [opened(false), submitting("bf16", 1), opened(false)];
-    assert_eq!(
-        actions(&life),
-        [Action::Find {
-            job: "bf16".to_owned(),
-            attempt: 1
-        }]
-    );
-    let not = Entry::NotSubmitted {
-        job: "bf16".to_owned(),
-        attempt: 1,
-    };
+    assert_eq!(actions(&life), [Action::Find { job: "bf16".to_owned(), attempt: 1 }]);
+    let not = Entry::NotSubmitted { job: "bf16".to_owned(), attempt: 1 };
     let life = [opened(false), submitting("bf16", 1), opened(false), not];
-    assert_eq!(
-        actions(&life),
-        [submit("bf16", 2)],
-        "an attempt's folder is never used twice"
-    );
+    assert_eq!(actions(&life), [submit("bf16", 2)], "an attempt's folder is never used twice");
 }
 
 #[test]
 fn what_is_done_stays_done_until_a_fresh_start() {
-    let life = [
-        opened(false),
-        accepted("bf16", 1),
-        accepted("a", 1),
-        accepted("b", 1),
-    ];
+    let life = [opened(false), accepted("bf16", 1), accepted("a", 1), accepted("b", 1)];
     assert!(is_over(&state(&life)));
     let again = [&life[..], &[opened(false)]].concat();
     assert!(is_over(&state(&again)) && actions(&again).is_empty());
@@ -198,21 +110,10 @@ fn what_is_done_stays_done_until_a_fresh_start() {
 
 #[test]
 fn stopping_tells_running_jobs_once_kills_after_the_grace_and_starts_nothing() {
-    let cancel = |kill| Action::Cancel {
-        job: "a".to_owned(),
-        kill,
-    };
-    let mut life = vec![
-        opened(false),
-        accepted("bf16", 1),
-        submitted("a", 1),
-        Entry::Stopping,
-    ];
+    let cancel = |kill| Action::Cancel { job: "a".to_owned(), kill };
+    let mut life = vec![opened(false), accepted("bf16", 1), submitted("a", 1), Entry::Stopping];
     assert_eq!(actions(&life), [cancel(false)]);
-    life.push(Entry::Cancelling {
-        job: "a".to_owned(),
-        kill: false,
-    });
+    life.push(Entry::Cancelling { job: "a".to_owned(), kill: false });
     assert_eq!(actions(&life), []);
     assert_eq!(decide(&state(&life), 11_000, &POLICY), [cancel(true)]);
     assert!(!is_over(&state(&life)));
@@ -223,9 +124,7 @@ fn stopping_tells_running_jobs_once_kills_after_the_grace_and_starts_nothing() {
 
 /// A run with everything in it: a loss, a crash between intent and effect, a failure, a stop.
 fn eventful() -> Vec<Line> {
-    let failed = Ending::Failed {
-        error: Error::input("no"),
-    };
+    let failed = Ending::Failed { error: Error::input("no") };
     let entries = [
         opened(false),
         submitting("bf16", 1),
@@ -235,19 +134,13 @@ fn eventful() -> Vec<Line> {
         opened(false),
         submitted("bf16", 2),
         ended("bf16", 2, Ending::Done),
-        Entry::Accepting {
-            job: "bf16".to_owned(),
-            attempt: 2,
-        },
+        Entry::Accepting { job: "bf16".to_owned(), attempt: 2 },
         opened(false),
         accepted("bf16", 2),
         submitting("a", 1),
         submitted("a", 1),
         Entry::Stopping,
-        Entry::Cancelling {
-            job: "a".to_owned(),
-            kill: false,
-        },
+        Entry::Cancelling { job: "a".to_owned(), kill: false },
         ended("a", 1, Ending::Interrupted),
         opened(false),
         submitting("a", 2),
@@ -272,32 +165,21 @@ fn every_byte_prefix_of_a_journal_goes_on_without_submitting_twice_or_losing_wha
     for length in 0..=text.len() {
         let (mut lines, _) = parse(&text[..length]).unwrap();
         let before = fold(&lines);
-        lines.push(Line {
-            at: 99,
-            entry: opened(false),
-        });
+        lines.push(Line { at: 99, entry: opened(false) });
         let after = fold(&lines);
         for action in decide(&after, 99, &POLICY) {
             let Action::Submit { job, attempt } = &action else {
                 continue;
             };
             let old = before.job(job);
-            assert!(
-                old.is_none_or(|old| *attempt > old.attempt),
-                "cut at {length}: {action:?}"
-            );
+            assert!(old.is_none_or(|old| *attempt > old.attempt), "cut at {length}: {action:?}");
             let busy = old.is_some_and(|old| {
-                matches!(
-                    old.stage,
-                    Stage::Running { .. } | Stage::Submitting | Stage::Done | Stage::Accepted
-                )
+                matches!(old.stage, Stage::Running { .. } | Stage::Submitting | Stage::Done | Stage::Accepted)
             });
             assert!(!busy, "cut at {length}: {action:?} over {old:?}");
         }
         for job in &before.jobs {
-            let kept = after
-                .job(&job.name)
-                .is_some_and(|kept| kept.stage == Stage::Accepted);
+            let kept = after.job(&job.name).is_some_and(|kept| kept.stage == Stage::Accepted);
             assert!(job.stage != Stage::Accepted || kept, "cut at {length}: {job:?}");
         }
     }

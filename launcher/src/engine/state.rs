@@ -21,10 +21,7 @@ impl State {
 
     /// How many jobs hold a place on the cluster.
     pub fn running(&self) -> usize {
-        self.jobs
-            .iter()
-            .filter(|job| matches!(job.stage, Stage::Submitting | Stage::Running { .. }))
-            .count()
+        self.jobs.iter().filter(|job| matches!(job.stage, Stage::Submitting | Stage::Running { .. })).count()
     }
 }
 

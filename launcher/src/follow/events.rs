@@ -35,12 +35,7 @@ pub struct Follower {
 impl Follower {
     /// Starts at the beginning of a file that need not exist yet.
     pub const fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            offset: 0,
-            pending: Vec::new(),
-            next: 0,
-        }
+        Self { path, offset: 0, pending: Vec::new(), next: 0 }
     }
 
     /// Reads what is new.
@@ -111,13 +106,7 @@ mod tests {
 
     fn sequences(said: &[Said]) -> Vec<u64> {
         said.iter()
-            .filter_map(|said| {
-                if let Said::Event(event) = said {
-                    Some(event.sequence)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|said| if let Said::Event(event) = said { Some(event.sequence) } else { None })
             .collect()
     }
 
@@ -138,10 +127,7 @@ mod tests {
         let text = format!("{}\u{1b}[31mthread panicked\n{}{}", line(0), line(2), line(5));
         let said = follower().take(text.as_bytes());
         assert_eq!(sequences(&said), [0, 2, 5]);
-        assert!(
-            said.contains(&Said::Garbage("[31mthread panicked".to_owned())),
-            "{said:?}"
-        );
+        assert!(said.contains(&Said::Garbage("[31mthread panicked".to_owned())), "{said:?}");
         assert!(said.contains(&Said::Gap(2)), "{said:?}");
     }
 

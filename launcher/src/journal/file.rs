@@ -37,13 +37,7 @@ impl Journal {
         let (lines, good) = parse(&bytes).map_err(|error| error.at(path))?;
         file.set_len(good as u64).map_err(fault)?;
         file.seek(SeekFrom::End(0)).map_err(fault)?;
-        Ok((
-            Self {
-                file,
-                path: path.to_owned(),
-            },
-            lines,
-        ))
+        Ok((Self { file, path: path.to_owned() }, lines))
     }
 
     /// Writes one entry and waits until it is on disk.
@@ -72,9 +66,7 @@ fn lock(file: &File, path: &Path) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Err(Error::input("another qlaunch drives this run")
-        .at(path)
-        .hint("wait for it, or stop it with Ctrl-C"))
+    Err(Error::input("another qlaunch drives this run").at(path).hint("wait for it, or stop it with Ctrl-C"))
 }
 
 /// Reads a journal: its lines, and how many bytes of it are whole.
@@ -134,18 +126,11 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             let (lines, good) = parse(&whole[..length]).unwrap();
-            assert_eq!(
-                lines.len(),
-                whole[..length].iter().filter(|byte| **byte == b'\n').count()
-            );
+            assert_eq!(lines.len(), whole[..length].iter().filter(|byte| **byte == b'\n').count());
             std::fs::write(&path, &whole[..length]).unwrap();
             stopping(&mut Journal::open(&path).unwrap().0, 1);
             let (_, again) = Journal::open(&path).unwrap();
-            assert_eq!(
-                again.len(),
-                lines.len() + 1,
-                "cut at {length}, whole up to {good}"
-            );
+            assert_eq!(again.len(), lines.len() + 1, "cut at {length}, whole up to {good}");
         }
     }
 

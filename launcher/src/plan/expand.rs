@@ -56,10 +56,7 @@ pub struct PlannedJob {
 impl PlannedJob {
     /// What a person should know about how its recipe was read.
     pub fn recipe_notes(&self) -> &[String] {
-        self.spec
-            .quantize
-            .as_ref()
-            .map_or(&[], |quantize| &quantize.recipe.notes)
+        self.spec.quantize.as_ref().map_or(&[], |quantize| &quantize.recipe.notes)
     }
 
     /// Whether candidates wait for it.
@@ -82,12 +79,7 @@ impl PlannedRun {
                 };
             }
         }
-        Self {
-            name,
-            folder,
-            identity,
-            jobs,
-        }
+        Self { name, folder, identity, jobs }
     }
 }
 
@@ -96,17 +88,10 @@ impl PlannedRun {
 /// # Errors
 /// Data files that are not there, recipes that cannot be loaded or do not fit the model, baselines of another dtype.
 pub fn expand(from: &Ingredients<'_>) -> Result<Vec<PlannedJob>> {
-    for data in [&from.sweep.calibration, &from.sweep.evaluate]
-        .into_iter()
-        .flatten()
-    {
+    for data in [&from.sweep.calibration, &from.sweep.evaluate].into_iter().flatten() {
         check_data(data, from.file)?;
     }
-    let baselines = from
-        .sweep
-        .baselines
-        .iter()
-        .map(|baseline| expand_baseline(baseline, from));
+    let baselines = from.sweep.baselines.iter().map(|baseline| expand_baseline(baseline, from));
     let candidates = from.sweep.candidates.iter().map(|candidate| {
         let (line, column) = candidate.place;
         let in_sweep = |mut error: Error| {
@@ -124,10 +109,7 @@ pub fn expand(from: &Ingredients<'_>) -> Result<Vec<PlannedJob>> {
 fn expand_baseline(baseline: &Baseline, from: &Ingredients<'_>) -> Result<PlannedJob> {
     let plan = resolve(from.model, None, SHARD_BYTES)?.plan;
     if plan.recipe != baseline.name {
-        let message = format!(
-            "the model is {}, so there is no baseline `{}`",
-            plan.recipe, baseline.name
-        );
+        let message = format!("the model is {}, so there is no baseline `{}`", plan.recipe, baseline.name);
         let error = Error::input(message).at(from.file).key("baselines");
         return Err(error.hint(format!("write `baselines: [{}]`", plan.recipe)));
     }
@@ -149,46 +131,22 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     if let Some(own) = &candidate.calibration {
         check_data(own, from.file)?;
     }
-    let needed = resolved
-        .assignment
-        .is_some_and(|assignment| assignment.needs_calibration());
+    let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
     if needed && calibration.is_none() {
-        return Err(
-            Error::input("the recipe needs calibration data, and the sweep has none")
-                .at(from.file)
-                .hint("add `calibration: {data: FILE}`"),
-        );
+        return Err(Error::input("the recipe needs calibration data, and the sweep has none")
+            .at(from.file)
+            .hint("add `calibration: {data: FILE}`"));
     }
     let calibration = calibration.map(Data::tokens).map(absolute_tokens).transpose()?;
     let name = Some(recipe.name.clone());
-    let quantize = Quantize {
-        recipe,
-        calibration,
-        out: None,
-        shard_bytes: SHARD_BYTES,
-    };
+    let quantize = Quantize { recipe, calibration, out: None, shard_bytes: SHARD_BYTES };
     let spec = spec(&candidate.name, Some(quantize), from)?;
-    Ok(PlannedJob {
-        name: candidate.name.clone(),
-        recipe: name,
-        plan: Some(resolved.plan),
-        spec,
-    })
+    Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
 }
 
 fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Result<JobSpec> {
-    let tokens = from
-        .sweep
-        .evaluate
-        .as_ref()
-        .map(Data::tokens)
-        .map(absolute_tokens)
-        .transpose()?;
-    let evaluate = tokens.map(|tokens| Evaluate {
-        checkpoint: None,
-        tokens,
-        reference: Reference::None,
-    });
+    let tokens = from.sweep.evaluate.as_ref().map(Data::tokens).map(absolute_tokens).transpose()?;
+    let evaluate = tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None });
     let resources = &from.sweep.resources;
     Ok(JobSpec {
         version: protocol::VERSION,
@@ -210,10 +168,7 @@ fn check_data(data: &Data, sweep: &Path) -> Result<()> {
         true => Ok(()),
         false => Err(Error::input("there is no such data file")
             .at(&data.data)
-            .hint(format!(
-                "paths in {} are taken from the sweep file's folder",
-                sweep.display()
-            ))),
+            .hint(format!("paths in {} are taken from the sweep file's folder", sweep.display()))),
     }
 }
 
@@ -228,9 +183,9 @@ fn absolute_tokens(mut tokens: protocol::TokenSource) -> Result<protocol::TokenS
 /// Nothing there.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::input("there is no such file or folder")
-            .at(path)
-            .hint("check the path"),
+        std::io::ErrorKind::NotFound => {
+            Error::input("there is no such file or folder").at(path).hint("check the path")
+        }
         _ => Error::io("find", path, &error),
     })
 }

@@ -28,12 +28,7 @@ pub fn identity(jobs: &[PlannedJob], model: &Model) -> Result<String> {
     for job in jobs {
         let spec = content(job)?;
         part(&spec);
-        part(
-            job.plan
-                .as_ref()
-                .map_or("", |plan| plan.assignment.as_str())
-                .as_bytes(),
-        );
+        part(job.plan.as_ref().map_or("", |plan| plan.assignment.as_str()).as_bytes());
     }
     // Weights are too large to hash on every start: size and time of change stand for them.
     for header in &model.files.headers {
@@ -64,11 +59,8 @@ fn content(job: &PlannedJob) -> Result<Vec<u8>> {
 fn data_files(jobs: &[PlannedJob]) -> Vec<PathBuf> {
     let calibration = |job: &PlannedJob| Some(job.spec.quantize.as_ref()?.calibration.as_ref()?.data.clone());
     let evaluation = |job: &PlannedJob| Some(job.spec.evaluate.as_ref()?.tokens.data.clone());
-    let mut files: Vec<PathBuf> = jobs
-        .iter()
-        .flat_map(|job| [calibration(job), evaluation(job)])
-        .flatten()
-        .collect();
+    let mut files: Vec<PathBuf> =
+        jobs.iter().flat_map(|job| [calibration(job), evaluation(job)]).flatten().collect();
     files.sort();
     files.dedup();
     files
@@ -76,10 +68,7 @@ fn data_files(jobs: &[PlannedJob]) -> Vec<PathBuf> {
 
 fn stamp(path: &Path) -> Result<String> {
     let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, &error))?;
-    let changed = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let changed = changed.map_or(0, |since| since.as_nanos());
     Ok(format!("{} {} {changed}", path.display(), metadata.len()))
 }

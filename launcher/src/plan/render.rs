@@ -89,10 +89,7 @@ mod tests {
         let (text, _) = template("local.sh.j2", &Surroundings::default()).unwrap();
         let rendered = render(&script(&text, Path::new("/runs/tiny-7f3a/fp8"))).unwrap();
         assert!(rendered.contains("job=/runs/tiny-7f3a/fp8\n"), "{rendered}");
-        assert!(
-            rendered.contains("'/opt/it'\\''s here/qlaunch-worker' run --spec"),
-            "{rendered}"
-        );
+        assert!(rendered.contains("'/opt/it'\\''s here/qlaunch-worker' run --spec"), "{rendered}");
         assert!(!rendered.contains("{{"));
     }
 

@@ -45,13 +45,10 @@ impl Setup {
         let profile = &settings.profile;
         if profile.kind != "local" {
             let origin = settings.origin("profile.kind").unwrap_or_default();
-            return Err(Error::input(format!(
-                "clusters of kind `{}` are not supported yet",
-                profile.kind
-            ))
-            .at(origin)
-            .key("kind")
-            .hint("use `--cluster local`"));
+            return Err(Error::input(format!("clusters of kind `{}` are not supported yet", profile.kind))
+                .at(origin)
+                .key("kind")
+                .hint("use `--cluster local`"));
         }
         let (template, template_origin) = template(&profile.template, around)?;
         Ok(Self {
@@ -59,11 +56,7 @@ impl Setup {
             template,
             template_origin,
             worker: worker_binary(settings, around)?,
-            policy: Policy {
-                jobs: profile.jobs,
-                attempts: profile.attempts,
-                grace: GRACE,
-            },
+            policy: Policy { jobs: profile.jobs, attempts: profile.attempts, grace: GRACE },
             fresh,
         })
     }
@@ -94,13 +87,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
         .build()
         .map_err(|error| Error::bug(format!("cannot start the event loop: {error}")))?;
     runtime.block_on(async {
-        let mut drive = Drive::new(
-            run,
-            setup,
-            (journal, &lines),
-            (Processes::over(Local), Local),
-            listener,
-        );
+        let mut drive = Drive::new(run, setup, (journal, &lines), (Processes::over(Local), Local), listener);
         drive.open().await?;
         drive.work().await?;
         Ok(drive.into_carried())
@@ -112,11 +99,9 @@ fn refuse_other_run(run: &PlannedRun, lines: &[Line]) -> Result<()> {
     let other =
         |line: &Line| matches!(&line.entry, Entry::Opened { identity, .. } if *identity != run.identity);
     match lines.iter().any(other) {
-        true => Err(
-            Error::input("the run folder belongs to another sweep of this name")
-                .at(&run.folder)
-                .hint("rename the sweep, or use another `--runs` folder"),
-        ),
+        true => Err(Error::input("the run folder belongs to another sweep of this name")
+            .at(&run.folder)
+            .hint("rename the sweep, or use another `--runs` folder")),
         false => Ok(()),
     }
 }

@@ -21,30 +21,17 @@ pub fn entrants(run: &PlannedRun, state: &State) -> Result<Vec<Entrant>> {
         .map(|planned| {
             let folder = RunFolder(run.folder.clone()).job(&planned.name);
             let (ran, notes) = match state.job(&planned.name) {
-                Some(Job {
-                    stage: Stage::Accepted,
-                    attempt,
-                    ..
-                }) => (
-                    Ran::Ended(Box::new(outcome(&folder, *attempt)?)),
-                    warnings(&folder, *attempt),
-                ),
-                Some(Job {
-                    stage: Stage::Failed { error },
-                    attempt,
-                    ..
-                }) => (Ran::Failed(error.clone()), warnings(&folder, *attempt)),
+                Some(Job { stage: Stage::Accepted, attempt, .. }) => {
+                    (Ran::Ended(Box::new(outcome(&folder, *attempt)?)), warnings(&folder, *attempt))
+                }
+                Some(Job { stage: Stage::Failed { error }, attempt, .. }) => {
+                    (Ran::Failed(error.clone()), warnings(&folder, *attempt))
+                }
                 _ => (Ran::Unfinished, Vec::new()),
             };
             let (name, recipe) = (planned.name.clone(), planned.recipe.clone());
             let checkpoint = checkpoint(planned, &folder, &ran);
-            Ok(Entrant {
-                name,
-                recipe,
-                checkpoint,
-                notes,
-                ran,
-            })
+            Ok(Entrant { name, recipe, checkpoint, notes, ran })
         })
         .collect()
 }
@@ -73,14 +60,8 @@ pub fn outcome(folder: &JobFolder, attempt: u32) -> Result<Outcome> {
 fn warnings(folder: &JobFolder, attempt: u32) -> Vec<String> {
     let text = fs::read_to_string(folder.attempt(attempt).events()).unwrap_or_default();
     let mut warnings: Vec<String> = Vec::new();
-    for event in text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
-    {
-        if let EventBody::Note {
-            level: Level::Warning,
-            message,
-        } = event.body
+    for event in text.lines().filter_map(|line| serde_json::from_str::<Event>(line).ok()) {
+        if let EventBody::Note { level: Level::Warning, message } = event.body
             && !warnings.contains(&message)
         {
             warnings.push(message);
@@ -101,11 +82,6 @@ pub fn write_portfolio(folder: &Path, portfolio: &Portfolio, journal: &mut Journ
     fs::write(&partial, text)
         .and_then(|()| fs::rename(&partial, &path))
         .map_err(|error| Error::io("write the portfolio", &path, &error))?;
-    journal.append(
-        at,
-        Entry::Judged {
-            recommended: portfolio.recommendation.candidate.clone(),
-        },
-    )?;
+    journal.append(at, Entry::Judged { recommended: portfolio.recommendation.candidate.clone() })?;
     Ok(())
 }

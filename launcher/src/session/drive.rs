@@ -42,10 +42,7 @@ impl Stops {
     fn listen() -> Result<Self> {
         let listen =
             |kind| signal(kind).map_err(|error| Error::bug(format!("cannot listen for signals: {error}")));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
     async fn next(&mut self) {
@@ -66,25 +63,12 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
         listener: &'a mut dyn Listener,
     ) -> Self {
         let (state, grace) = (fold(lines), setup.policy.grace);
-        Self {
-            run,
-            setup,
-            backend,
-            transport,
-            listener,
-            state,
-            journal,
-            followers: HashMap::new(),
-            grace,
-        }
+        Self { run, setup, backend, transport, listener, state, journal, followers: HashMap::new(), grace }
     }
 
     /// Takes the run over: finished jobs are kept if their results are still there, running ones are watched again.
     pub async fn open(&mut self) -> Result<()> {
-        let name = |job: &PlannedJob| JobName {
-            name: job.name.clone(),
-            baseline: job.is_baseline(),
-        };
+        let name = |job: &PlannedJob| JobName { name: job.name.clone(), baseline: job.is_baseline() };
         let jobs = self.run.jobs.iter().map(name).collect();
         self.note(Entry::Opened {
             version: VERSION,
@@ -104,10 +88,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
                     self.listener.notice(&Notice::Kept { job: &job.name });
                 }
                 Stage::Accepted => {
-                    self.note(Entry::NotSubmitted {
-                        job: job.name.clone(),
-                        attempt,
-                    })?;
+                    self.note(Entry::NotSubmitted { job: job.name.clone(), attempt })?;
                     self.listener.notice(&Notice::Gone { job: &job.name });
                 }
                 Stage::Running { .. } => self.watch(&job.name, attempt, true),
@@ -121,20 +102,10 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     async fn has_results(&self, job: &PlannedJob, attempt: u32) -> Result<bool> {
         let folder = self.folder(&job.name);
         let mut needed = vec![folder.attempt(attempt).outcome()];
-        if job
-            .spec
-            .quantize
-            .as_ref()
-            .is_some_and(|quantize| quantize.out.is_none())
-        {
+        if job.spec.quantize.as_ref().is_some_and(|quantize| quantize.out.is_none()) {
             needed.push(folder.checkpoint());
         }
-        if job
-            .spec
-            .evaluate
-            .as_ref()
-            .is_some_and(|evaluate| evaluate.reference == Reference::Keep)
-        {
+        if job.spec.evaluate.as_ref().is_some_and(|evaluate| evaluate.reference == Reference::Keep) {
             needed.push(self.run_folder().reference());
         }
         for path in needed {
@@ -165,10 +136,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     /// Does everything that is to be done now. Each action changes the state, so it is asked again until nothing is left.
     async fn act(&mut self) -> Result<()> {
         loop {
-            let policy = crate::engine::Policy {
-                grace: self.grace,
-                ..self.setup.policy
-            };
+            let policy = crate::engine::Policy { grace: self.grace, ..self.setup.policy };
             let actions = decide(&self.state, now(), &policy);
             if actions.is_empty() {
                 return Ok(());
@@ -207,10 +175,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
             self.hear(&job).await?;
             if let Poll::Ended(ending) = poll {
                 self.followers.remove(&job);
-                self.listener.notice(&Notice::Ended {
-                    job: &job,
-                    ending: &ending,
-                });
+                self.listener.notice(&Notice::Ended { job: &job, ending: &ending });
                 self.note(Entry::Ended { job, attempt, ending })?;
             }
         }
@@ -252,20 +217,13 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     }
 
     pub(super) fn ticket(&self, job: &str, attempt: u32) -> Ticket {
-        Ticket {
-            folder: self.folder(job).0,
-            attempt,
-        }
+        Ticket { folder: self.folder(job).0, attempt }
     }
 
     /// Ends the session.
     pub fn into_carried(self) -> Carried {
         let undone = |job: &crate::engine::Job| matches!(job.stage, Stage::Waiting | Stage::Stopped { .. });
         let interrupted = self.state.stopping && self.state.jobs.iter().any(undone);
-        Carried {
-            state: self.state,
-            journal: self.journal,
-            interrupted,
-        }
+        Carried { state: self.state, journal: self.journal, interrupted }
     }
 }

@@ -26,31 +26,17 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     }
 
     async fn submit(&mut self, name: &str, attempt: u32) -> Result<()> {
-        self.note(Entry::Submitting {
-            job: name.to_owned(),
-            attempt,
-        })?;
+        self.note(Entry::Submitting { job: name.to_owned(), attempt })?;
         match self.hand_over(name, attempt).await {
             Ok(handle) => {
-                self.note(Entry::Submitted {
-                    job: name.to_owned(),
-                    attempt,
-                    handle,
-                })?;
+                self.note(Entry::Submitted { job: name.to_owned(), attempt, handle })?;
                 self.watch(name, attempt, false);
                 Ok(())
             }
             Err(error) => {
                 let ending = Ending::Failed { error };
-                self.listener.notice(&Notice::Ended {
-                    job: name,
-                    ending: &ending,
-                });
-                self.note(Entry::Ended {
-                    job: name.to_owned(),
-                    attempt,
-                    ending,
-                })
+                self.listener.notice(&Notice::Ended { job: name, ending: &ending });
+                self.note(Entry::Ended { job: name.to_owned(), attempt, ending })
             }
         }
     }
@@ -83,40 +69,23 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     async fn find(&mut self, name: &str, attempt: u32) -> Result<()> {
         let ticket = self.ticket(name, attempt);
         if let Some(handle) = self.backend.find(&ticket).await? {
-            self.note(Entry::Submitted {
-                job: name.to_owned(),
-                attempt,
-                handle,
-            })?;
+            self.note(Entry::Submitted { job: name.to_owned(), attempt, handle })?;
             self.watch(name, attempt, true);
             return Ok(());
         }
         if self.transport.exists(&ticket.attempt().outcome()).await? {
             let ending = crate::backend::ending(&self.transport, &ticket).await?;
-            return self.note(Entry::Ended {
-                job: name.to_owned(),
-                attempt,
-                ending,
-            });
+            return self.note(Entry::Ended { job: name.to_owned(), attempt, ending });
         }
-        self.note(Entry::NotSubmitted {
-            job: name.to_owned(),
-            attempt,
-        })
+        self.note(Entry::NotSubmitted { job: name.to_owned(), attempt })
     }
 
     /// Moves an attempt's results up. Can be done again after a crash at any point.
     async fn accept(&mut self, name: &str, attempt: u32) -> Result<()> {
-        self.note(Entry::Accepting {
-            job: name.to_owned(),
-            attempt,
-        })?;
+        self.note(Entry::Accepting { job: name.to_owned(), attempt })?;
         match self.move_up(name, attempt).await {
             Ok(()) => {
-                self.note(Entry::Accepted {
-                    job: name.to_owned(),
-                    attempt,
-                })?;
+                self.note(Entry::Accepted { job: name.to_owned(), attempt })?;
                 self.listener.notice(&Notice::Accepted { job: name });
                 Ok(())
             }
@@ -128,20 +97,11 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
         let spec = &self.planned(name)?.spec;
         let folder = self.folder(name);
         let from = folder.attempt(attempt);
-        if spec
-            .quantize
-            .as_ref()
-            .is_some_and(|quantize| quantize.out.is_none())
-        {
+        if spec.quantize.as_ref().is_some_and(|quantize| quantize.out.is_none()) {
             self.replace(&from.checkpoint(), &folder.checkpoint()).await?;
         }
-        if spec
-            .evaluate
-            .as_ref()
-            .is_some_and(|evaluate| evaluate.reference == Reference::Keep)
-        {
-            self.replace(&from.reference(), &self.run_folder().reference())
-                .await?;
+        if spec.evaluate.as_ref().is_some_and(|evaluate| evaluate.reference == Reference::Keep) {
+            self.replace(&from.reference(), &self.run_folder().reference()).await?;
         }
         Ok(())
     }
@@ -151,10 +111,7 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
         let mut old = new.as_os_str().to_owned();
         old.push(".superseded");
         let old = Path::new(&old);
-        match (
-            self.transport.exists(new).await?,
-            self.transport.exists(place).await?,
-        ) {
+        match (self.transport.exists(new).await?, self.transport.exists(place).await?) {
             (true, there) => {
                 if there {
                     self.transport.remove(old).await?;
@@ -171,24 +128,15 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     }
 
     fn give_up(&mut self, name: &str, error: Error) -> Result<()> {
-        self.listener.notice(&Notice::GivenUp {
-            job: name,
-            error: &error,
-        });
-        self.note(Entry::GivenUp {
-            job: name.to_owned(),
-            error,
-        })
+        self.listener.notice(&Notice::GivenUp { job: name, error: &error });
+        self.note(Entry::GivenUp { job: name.to_owned(), error })
     }
 
     async fn cancel(&mut self, name: &str, kill: bool) -> Result<()> {
         let Some(Stage::Running { handle, .. }) = self.state.job(name).map(|job| job.stage.clone()) else {
             return Ok(());
         };
-        self.note(Entry::Cancelling {
-            job: name.to_owned(),
-            kill,
-        })?;
+        self.note(Entry::Cancelling { job: name.to_owned(), kill })?;
         match kill {
             true => self.backend.kill(&handle).await,
             false => self.backend.cancel(&handle).await,

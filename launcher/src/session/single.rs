@@ -27,9 +27,7 @@ pub struct Single {
 /// Whatever ended the job, with the place of its log.
 pub fn carry_out_single(single: Single, setup: &Setup, listener: &mut dyn Listener) -> Result<Outcome> {
     let name = single.job.name.clone();
-    let folder = single
-        .scratch
-        .join(format!("qlaunch-{name}-{}-{}", std::process::id(), now()));
+    let folder = single.scratch.join(format!("qlaunch-{name}-{}-{}", std::process::id(), now()));
     let run = PlannedRun {
         name: name.clone(),
         folder: folder.clone(),
@@ -37,10 +35,7 @@ pub fn carry_out_single(single: Single, setup: &Setup, listener: &mut dyn Listen
         jobs: vec![single.job],
     };
     let carried = carry_out(&run, setup, listener)?;
-    let job = carried
-        .state
-        .job(&name)
-        .ok_or_else(|| Error::bug("the run has lost its only job"))?;
+    let job = carried.state.job(&name).ok_or_else(|| Error::bug("the run has lost its only job"))?;
     let log = RunFolder(folder.clone()).job(&name).attempt(job.attempt).log();
     match &job.stage {
         Stage::Accepted => {

@@ -16,10 +16,7 @@ const WORKER: &str = "qlaunch-worker";
 /// No file there that can be executed.
 pub fn worker_binary(settings: &Settings, around: &Surroundings) -> Result<PathBuf> {
     let (path, origin) = match (&settings.worker, &around.executable) {
-        (Some(worker), _) => (
-            worker.clone(),
-            settings.origin("worker").unwrap_or("the settings"),
-        ),
+        (Some(worker), _) => (worker.clone(), settings.origin("worker").unwrap_or("the settings")),
         (None, Some(executable)) => (executable.with_file_name(WORKER), "beside qlaunch"),
         (None, None) => (PathBuf::from(WORKER), "the working folder"),
     };
@@ -32,8 +29,7 @@ pub fn worker_binary(settings: &Settings, around: &Surroundings) -> Result<PathB
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
@@ -51,26 +47,15 @@ mod tests {
             ..Surroundings::default()
         };
         let find = |around: &Surroundings| {
-            worker_binary(
-                &Settings::load("local", around, &Overrides::default()).unwrap(),
-                around,
-            )
+            worker_binary(&Settings::load("local", around, &Overrides::default()).unwrap(), around)
         };
         assert!(find(&around).unwrap_err().to_string().contains("QLAUNCH_WORKER"));
         std::fs::write(&path, "").unwrap();
-        assert!(
-            find(&around).is_err(),
-            "a file that cannot be executed is no worker"
-        );
+        assert!(find(&around).is_err(), "a file that cannot be executed is no worker");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(find(&around).unwrap(), path);
-        around
-            .variables
-            .insert("QLAUNCH_WORKER".to_owned(), "elsewhere".to_owned());
+        around.variables.insert("QLAUNCH_WORKER".to_owned(), "elsewhere".to_owned());
         let refusal = find(&around).unwrap_err();
-        assert_eq!(
-            refusal.message,
-            "there is no worker to run (environment variable QLAUNCH_WORKER)"
-        );
+        assert_eq!(refusal.message, "there is no worker to run (environment variable QLAUNCH_WORKER)");
     }
 }

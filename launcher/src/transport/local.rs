@@ -60,8 +60,7 @@ impl Transport for Local {
     }
 
     async fn exists(&self, path: &Path) -> Result<bool> {
-        path.try_exists()
-            .map_err(|error| Error::io("look at", path, &error))
+        path.try_exists().map_err(|error| Error::io("look at", path, &error))
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -91,10 +90,7 @@ impl Transport for Local {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             }),
             Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable(format!(
-                "no answer within {} seconds",
-                DEADLINE.as_secs()
-            ))),
+            Err(_) => Err(unreachable(format!("no answer within {} seconds", DEADLINE.as_secs()))),
         }
     }
 }
@@ -104,11 +100,7 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
     #[test]

@@ -28,11 +28,7 @@ impl Bars {
             bar.set_prefix("candidates");
             bar
         });
-        Self {
-            all,
-            overall,
-            jobs: HashMap::new(),
-        }
+        Self { all, overall, jobs: HashMap::new() }
     }
 
     /// Draws the track.
@@ -67,11 +63,7 @@ impl Bars {
         };
         bar.set_prefix(phase);
         bar.set_position(thousandths(share));
-        bar.set_message(if named {
-            format!("{words}   {}", job.name)
-        } else {
-            words
-        });
+        bar.set_message(if named { format!("{words}   {}", job.name) } else { words });
     }
 
     fn end_job(&mut self, name: &str) {
@@ -108,11 +100,7 @@ fn bar() -> ProgressBar {
     bar
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share between 0 and 1"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share between 0 and 1")]
 fn thousandths(share: f64) -> u64 {
     (share.clamp(0.0, 1.0) * STEPS as f64) as u64
 }

@@ -8,9 +8,7 @@ use qlaunch_shared::protocol::Level;
 pub fn error(error: &Error) -> String {
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
-    let text = error
-        .to_string()
-        .replacen("\n\nhint: ", &format!("\n\n{cyan}hint{cyan:#}: "), 1);
+    let text = error.to_string().replacen("\n\nhint: ", &format!("\n\n{cyan}hint{cyan:#}: "), 1);
     format!("{red}error{red:#}: {text}")
 }
 
@@ -29,10 +27,7 @@ mod tests {
 
     #[test]
     fn an_error_shows_message_place_and_hint_without_colour_too() {
-        let failure = Error::input("the sweep has no objective")
-            .at("s.yaml")
-            .line(3, 1)
-            .hint("add one");
+        let failure = Error::input("the sweep has no objective").at("s.yaml").line(3, 1).hint("add one");
         let text = anstream::adapter::strip_str(&error(&failure)).to_string();
         insta::assert_snapshot!(text, @r"
         error: the sweep has no objective

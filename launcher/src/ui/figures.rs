@@ -19,12 +19,8 @@ pub fn short_bytes(bytes: u64) -> String {
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn scaled(bytes: u64) -> (String, &'static str) {
-    const UNITS: [(u64, &str); 4] = [
-        (1_000_000_000_000, "T"),
-        (1_000_000_000, "G"),
-        (1_000_000, "M"),
-        (1_000, "k"),
-    ];
+    const UNITS: [(u64, &str); 4] =
+        [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
     match UNITS.iter().find(|(size, _)| bytes >= *size) {
         Some((size, unit)) => (format!("{:.2}", bytes as f64 / *size as f64), unit),
         None => (bytes.to_string(), ""),
@@ -56,11 +52,7 @@ pub fn count(count: u64) -> String {
 }
 
 /// A whole float with thousands apart; not a number stays what it is.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "checked to be a count"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a count")]
 pub fn grouped(value: f64) -> String {
     match value.is_finite() && (0.0..1e18).contains(&value) {
         true => count(value.round() as u64),
@@ -124,25 +116,16 @@ mod tests {
         assert_eq!(megabytes(14_100_000), "14.1");
         assert_eq!(megabytes(2_000_000_000), "2,000");
         assert_eq!(count(21_400), "21,400");
-        assert_eq!(
-            (count(7), count(100), count(1_000_000)),
-            ("7".into(), "100".into(), "1,000,000".into())
-        );
+        assert_eq!((count(7), count(100), count(1_000_000)), ("7".into(), "100".into(), "1,000,000".into()));
         assert_eq!(parameters(8_134_000), "8.1 M parameters");
         assert_eq!(
             (change(0.018), change(-0.001), change(f64::NAN)),
             ("+1.8%".into(), "-0.1%".into(), "NaN".into())
         );
-        assert_eq!(
-            (perplexity(139.074), perplexity(f64::INFINITY)),
-            ("139.07".into(), "inf".into())
-        );
+        assert_eq!((perplexity(139.074), perplexity(f64::INFINITY)), ("139.07".into(), "inf".into()));
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
         assert_eq!(
-            (
-                roughly(Duration::from_secs(14)),
-                roughly(Duration::from_secs(170))
-            ),
+            (roughly(Duration::from_secs(14)), roughly(Duration::from_secs(170))),
             ("14 s".into(), "3 min".into())
         );
     }

@@ -23,21 +23,12 @@ impl Lines {
     pub fn news(&mut self, track: &Track, now: Instant) -> Vec<String> {
         let mut news = Vec::new();
         for job in &track.jobs {
-            let label = track
-                .label(&job.name)
-                .map_or(String::new(), |name| format!("{name}: "));
-            let before = self
-                .standings
-                .insert(job.name.clone(), job.standing)
-                .unwrap_or(Standing::Waiting);
+            let label = track.label(&job.name).map_or(String::new(), |name| format!("{name}: "));
+            let before = self.standings.insert(job.name.clone(), job.standing).unwrap_or(Standing::Waiting);
             if before != job.standing
                 && let Some(word) = word(job.standing)
             {
-                let all = if label.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({})", track.words(now))
-                };
+                let all = if label.is_empty() { String::new() } else { format!(" ({})", track.words(now)) };
                 news.push(format!("{label}{word}{all}"));
             }
             let Some(at) = job.phase.as_ref().filter(|_| job.standing == Standing::Running) else {
@@ -49,14 +40,9 @@ impl Lines {
             };
             if new {
                 self.said.insert(job.name.clone(), (at.phase, now));
-                let left = at
-                    .left(now)
-                    .map_or(String::new(), |left| format!(", about {} left", roughly(left)));
-                let words = if at.done == 0 {
-                    String::new()
-                } else {
-                    format!(" {}{left}", at.words())
-                };
+                let left =
+                    at.left(now).map_or(String::new(), |left| format!(", about {} left", roughly(left)));
+                let words = if at.done == 0 { String::new() } else { format!(" {}{left}", at.words()) };
                 news.push(format!("{label}{}{words}", at.phase.name()));
             }
         }

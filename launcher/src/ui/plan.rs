@@ -14,12 +14,8 @@ pub fn coverage(plan: &Plan) -> String {
         format!("{} ({:.2}×)", bytes(totals.bytes), totals.ratio),
         format!("{:.1} bits", totals.effective_bits),
     ];
-    let idle = plan
-        .coverage
-        .patterns
-        .iter()
-        .filter(|pattern| pattern.enables && pattern.matched == 0)
-        .count();
+    let idle =
+        plan.coverage.patterns.iter().filter(|pattern| pattern.enables && pattern.matched == 0).count();
     match idle {
         0 => {}
         1 => words.push("1 pattern matched nothing".to_owned()),
@@ -51,10 +47,7 @@ fn quantized(plan: &Plan) -> String {
 }
 
 fn plain_dtype<'a>(plan: &'a Plan, module: &str) -> &'a str {
-    plan.modules
-        .iter()
-        .find(|other| other.name == module)
-        .map_or("as it is", |module| module.weight.as_str())
+    plan.modules.iter().find(|other| other.name == module).map_or("as it is", |module| module.weight.as_str())
 }
 
 /// The whole plan: modules of equal numerics in one line, then coverage, totals and notes.
@@ -84,11 +77,7 @@ pub fn show(plan: &Plan, width: Option<usize>) -> String {
             plan.assignment
         ),
     ];
-    let idle = plan
-        .coverage
-        .patterns
-        .iter()
-        .filter(|pattern| pattern.enables && pattern.matched == 0);
+    let idle = plan.coverage.patterns.iter().filter(|pattern| pattern.enables && pattern.matched == 0);
     lines.extend(idle.map(|pattern| format!("matched nothing: {}", pattern.pattern)));
     lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
     lines.join("\n")
@@ -97,10 +86,7 @@ pub fn show(plan: &Plan, width: Option<usize>) -> String {
 /// Rows of modules that differ in their numbers only: `model.layers.{0..7}.mlp.up_proj`.
 fn groups(modules: &[ModulePlan]) -> Vec<Vec<String>> {
     let mut groups: Vec<(String, &ModulePlan, Vec<usize>, u64, u64)> = Vec::new();
-    for module in modules
-        .iter()
-        .filter(|module| module.bytes > 0 || module.kind != ModuleKind::Other)
-    {
+    for module in modules.iter().filter(|module| module.bytes > 0 || module.kind != ModuleKind::Other) {
         let (pattern, number) = numbered(&module.name);
         let same = groups.iter_mut().find(|(other, first, ..)| {
             *other == pattern
@@ -164,13 +150,7 @@ fn ranges(numbers: &[usize]) -> String {
     }
     let words: Vec<String> = ranges
         .into_iter()
-        .map(|(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        })
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
         .collect();
     if words.len() == 1 && !words[0].contains('-') {
         words[0].clone()

@@ -22,11 +22,8 @@ fn plan() -> Plan {
     let mut modules = layers.to_vec();
     modules.push(module("model.layers.3.mlp.experts.7.up_proj", "bf16"));
     modules.push(module("lm_head", "bf16"));
-    let reach = |pattern: &str, enables, matched| PatternReach {
-        pattern: pattern.to_owned(),
-        enables,
-        matched,
-    };
+    let reach =
+        |pattern: &str, enables, matched| PatternReach { pattern: pattern.to_owned(), enables, matched };
     Plan {
         recipe: "general/ptq/fp8".to_owned(),
         assignment: "00ff".to_owned(),
@@ -39,10 +36,7 @@ fn plan() -> Plan {
                 reach("*block_sparse_moe*", true, 0),
                 reach("*weight*", true, 6),
             ],
-            unquantized: vec![
-                "model.layers.3.mlp.experts.7.up_proj".to_owned(),
-                "lm_head".to_owned(),
-            ],
+            unquantized: vec!["model.layers.3.mlp.experts.7.up_proj".to_owned(), "lm_head".to_owned()],
             kv_cache: Some(("FP8".to_owned(), 5)),
         },
         totals: Totals {
@@ -79,8 +73,5 @@ fn a_single_unquantized_linear_is_named() {
     plan.coverage.unquantized.remove(0);
     plan.coverage.patterns.clear();
     plan.coverage.kv_cache = None;
-    assert_eq!(
-        coverage(&plan),
-        "4 of 6 linears FP8, lm_head bf16 · 10.25 MB (0.63×) · 9.2 bits"
-    );
+    assert_eq!(coverage(&plan), "4 of 6 linears FP8, lm_head bf16 · 10.25 MB (0.63×) · 9.2 bits");
 }

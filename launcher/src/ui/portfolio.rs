@@ -19,33 +19,17 @@ pub fn show(portfolio: &Portfolio, screen: &Screen) -> String {
         }));
         lines.push(String::new());
     }
-    let hidden: Vec<&str> = drawn
-        .left_out
-        .iter()
-        .map(String::as_str)
-        .filter(|title| *title != "checkpoint")
-        .collect();
+    let hidden: Vec<&str> =
+        drawn.left_out.iter().map(String::as_str).filter(|title| *title != "checkpoint").collect();
     if !hidden.is_empty() {
-        lines.push(format!(
-            "not shown on a terminal this narrow: {}",
-            hidden.join(", ")
-        ));
+        lines.push(format!("not shown on a terminal this narrow: {}", hidden.join(", ")));
     }
     for row in &portfolio.rows {
-        lines.extend(
-            row.notes
-                .iter()
-                .map(|note| format!("note on {}: {note}", row.candidate)),
-        );
+        lines.extend(row.notes.iter().map(|note| format!("note on {}: {note}", row.candidate)));
         lines.extend(explanation(row, screen));
     }
     lines.extend(recommendation(portfolio, screen));
-    lines.extend(
-        portfolio
-            .next
-            .iter()
-            .map(|step| format!("next: {}", from_here(step, screen))),
-    );
+    lines.extend(portfolio.next.iter().map(|step| format!("next: {}", from_here(step, screen))));
     lines.join("\n")
 }
 
@@ -57,25 +41,12 @@ fn explanation(row: &Row, screen: &Screen) -> Vec<String> {
         .iter()
         .filter(failed)
         .map(|gate| {
-            let word = if gate.verdict == VerdictKind::Fail {
-                "failed"
-            } else {
-                "cannot tell"
-            };
-            format!(
-                "gate {} {word} for {}: {}",
-                gate.gate,
-                row.candidate,
-                gate.evidence.join("; ")
-            )
+            let word = if gate.verdict == VerdictKind::Fail { "failed" } else { "cannot tell" };
+            format!("gate {} {word} for {}: {}", gate.gate, row.candidate, gate.evidence.join("; "))
         })
         .collect();
     if let Decision::Failed { error } = &row.decision {
-        lines.push(format!(
-            "{} failed: {}",
-            row.candidate,
-            from_here(&error.to_string(), screen)
-        ));
+        lines.push(format!("{} failed: {}", row.candidate, from_here(&error.to_string(), screen)));
     }
     lines
 }
@@ -86,10 +57,7 @@ fn recommendation(portfolio: &Portfolio, screen: &Screen) -> Vec<String> {
         (Some(candidate), Some(checkpoint)) => {
             let good = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
             vec![
-                format!(
-                    "{good}recommended: {candidate} · {}{good:#}",
-                    screen.path(checkpoint)
-                ),
+                format!("{good}recommended: {candidate} · {}{good:#}", screen.path(checkpoint)),
                 format!("  {}", taken.reason),
             ]
         }
@@ -100,11 +68,7 @@ fn recommendation(portfolio: &Portfolio, screen: &Screen) -> Vec<String> {
 /// Paths inside sentences, as a person would type them here.
 fn from_here(text: &str, screen: &Screen) -> String {
     let folder = screen.folder.display().to_string();
-    if folder.len() <= 1 {
-        text.to_owned()
-    } else {
-        text.replace(&format!("{folder}/"), "")
-    }
+    if folder.len() <= 1 { text.to_owned() } else { text.replace(&format!("{folder}/"), "") }
 }
 
 fn table(portfolio: &Portfolio, screen: &Screen) -> Table {
@@ -137,10 +101,7 @@ fn cells(row: &Row, portfolio: &Portfolio, screen: &Screen) -> Vec<String> {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     vec![
         row.candidate.clone(),
-        or_none(
-            row.objective
-                .map(|figure| exact(&portfolio.objective.key, figure)),
-        ),
+        or_none(row.objective.map(|figure| exact(&portfolio.objective.key, figure))),
         or_none(row.bytes.map(short_bytes)),
         or_none(row.ratio.map(|ratio| format!("{ratio:.2}"))),
         or_none(row.effective_bits.map(|bits| format!("{bits:.1}"))),
@@ -164,22 +125,15 @@ fn exact(key: &str, figure: f64) -> String {
 
 fn gates(row: &Row) -> String {
     let counted = |kind: VerdictKind| row.gates.iter().filter(|gate| gate.verdict == kind).count();
-    let kinds = [
-        (VerdictKind::Pass, "pass"),
-        (VerdictKind::Fail, "FAIL"),
-        (VerdictKind::Indeterminate, "unclear"),
-    ];
+    let kinds =
+        [(VerdictKind::Pass, "pass"), (VerdictKind::Fail, "FAIL"), (VerdictKind::Indeterminate, "unclear")];
     let words: Vec<String> = kinds
         .into_iter()
         .map(|(kind, word)| (counted(kind), word))
         .filter(|(number, _)| *number > 0)
         .map(|(number, word)| format!("{} {word}", count(number as u64)))
         .collect();
-    if words.is_empty() {
-        NONE.to_owned()
-    } else {
-        words.join(", ")
-    }
+    if words.is_empty() { NONE.to_owned() } else { words.join(", ") }
 }
 
 /// The decision in a word or a short phrase.

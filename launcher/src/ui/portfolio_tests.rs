@@ -15,11 +15,7 @@ fn screen(width: Option<usize>) -> Screen {
 }
 
 fn gate(name: &str, verdict: VerdictKind) -> GateResult {
-    GateResult {
-        gate: name.to_owned(),
-        verdict,
-        evidence: vec!["ratio 1.02".to_owned()],
-    }
+    GateResult { gate: name.to_owned(), verdict, evidence: vec!["ratio 1.02".to_owned()] }
 }
 
 fn row(name: &str, bytes: u64, delta: Option<f64>, decision: Decision) -> Row {
@@ -34,14 +30,9 @@ fn row(name: &str, bytes: u64, delta: Option<f64>, decision: Decision) -> Row {
         perplexity: Some(139.07 * (1.0 + delta.unwrap_or(0.0))),
         delta,
         kl_mean: delta.map(|delta| delta / 2.0),
-        gates: vec![
-            gate("size", VerdictKind::Pass),
-            gate("coverage", VerdictKind::Pass),
-        ],
+        gates: vec![gate("size", VerdictKind::Pass), gate("coverage", VerdictKind::Pass)],
         decision,
-        checkpoint: Some(PathBuf::from(format!(
-            "/home/me/runs/tiny-7f3a/{name}/checkpoint"
-        ))),
+        checkpoint: Some(PathBuf::from(format!("/home/me/runs/tiny-7f3a/{name}/checkpoint"))),
         ..Row::default()
     }
 }
@@ -61,16 +52,12 @@ fn portfolio() -> Portfolio {
                 "nvfp4_default-kv_fp8",
                 7_621_832,
                 Some(0.103),
-                Decision::Reject {
-                    reason: "Δ over 1%".to_owned(),
-                },
+                Decision::Reject { reason: "Δ over 1%".to_owned() },
             ),
         ],
         recommendation: Recommendation {
             candidate: Some("fp8_default-kv_fp8".to_owned()),
-            checkpoint: Some(PathBuf::from(
-                "/home/me/runs/tiny-7f3a/fp8_default-kv_fp8/checkpoint",
-            )),
+            checkpoint: Some(PathBuf::from("/home/me/runs/tiny-7f3a/fp8_default-kv_fp8/checkpoint")),
             reason: "best for memory".to_owned(),
         },
         next: vec!["measure it: `qlaunch eval /home/me/runs/x`".to_owned()],
@@ -118,9 +105,7 @@ fn a_narrow_terminal_keeps_the_decision_and_lists_the_checkpoints_below() {
 #[test]
 fn failures_and_failed_gates_are_told_in_full() {
     let mut portfolio = portfolio();
-    portfolio.rows[1].decision = Decision::Failed {
-        error: Error::input("no space").at("/home/me/runs/x"),
-    };
+    portfolio.rows[1].decision = Decision::Failed { error: Error::input("no space").at("/home/me/runs/x") };
     portfolio.rows[1].gates.clear();
     portfolio.rows[2].gates[0].verdict = VerdictKind::Fail;
     portfolio.recommendation = Recommendation {

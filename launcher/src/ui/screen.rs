@@ -27,12 +27,8 @@ impl Screen {
     pub fn of_process(json: bool) -> Self {
         let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
         let live = stderr.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let width = rustix::termios::tcgetwinsize(&stdout)
-            .ok()
-            .map(|size| usize::from(size.ws_col));
-        let columns = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|columns| columns.parse().ok());
+        let width = rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         Self {
             out: Box::new(AutoStream::auto(stdout)),
             err: Box::new(AutoStream::auto(stderr)),
@@ -47,15 +43,7 @@ impl Screen {
     /// A screen that writes to buffers, for tests.
     pub fn to(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
         let (width, live, json, answers) = (None, false, false, false);
-        Self {
-            out,
-            err,
-            width,
-            live,
-            json,
-            answers,
-            folder: PathBuf::new(),
-        }
+        Self { out, err, width, live, json, answers, folder: PathBuf::new() }
     }
 
     /// Writes what was asked for: to stdout, or to stderr where stdout is for JSON.

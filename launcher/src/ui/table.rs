@@ -24,20 +24,12 @@ pub struct Column {
 impl Column {
     /// A column of words.
     pub fn left(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            right: false,
-            rank: 0,
-        }
+        Self { title: title.into(), right: false, rank: 0 }
     }
 
     /// A column of figures.
     pub fn right(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            right: true,
-            rank: 0,
-        }
+        Self { title: title.into(), right: true, rank: 0 }
     }
 
     /// Says how early it is left out.
@@ -60,10 +52,7 @@ pub struct Drawn {
 impl Table {
     /// A table without rows.
     pub const fn new(columns: Vec<Column>) -> Self {
-        Self {
-            columns,
-            rows: Vec::new(),
-        }
+        Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row, one cell a column.
@@ -73,23 +62,14 @@ impl Table {
 
     /// Draws it within a width, if one is given.
     pub fn draw(&self, width: Option<usize>) -> Drawn {
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| self.width_of(column))
-            .collect();
+        let widths: Vec<usize> = (0..self.columns.len()).map(|column| self.width_of(column)).collect();
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         let total = |shown: &[usize]| -> usize {
-            shown
-                .iter()
-                .map(|column| widths[*column] + GAP)
-                .sum::<usize>()
-                .saturating_sub(GAP)
+            shown.iter().map(|column| widths[*column] + GAP).sum::<usize>().saturating_sub(GAP)
         };
         let mut left_out = Vec::new();
         while width.is_some_and(|width| total(&shown) > width) {
-            let droppable = shown
-                .iter()
-                .copied()
-                .filter(|column| self.columns[*column].rank > 0);
+            let droppable = shown.iter().copied().filter(|column| self.columns[*column].rank > 0);
             let Some(column) = droppable.max_by_key(|column| self.columns[*column].rank) else {
                 break;
             };
@@ -99,27 +79,16 @@ impl Table {
         left_out.sort_unstable();
         let titles: Vec<String> = self.columns.iter().map(|column| column.title.clone()).collect();
         let mut lines = vec![self.line(&titles, &shown, &widths, Style::new().bold())];
-        lines.extend(
-            self.rows
-                .iter()
-                .map(|(cells, style)| self.line(cells, &shown, &widths, *style)),
-        );
+        lines.extend(self.rows.iter().map(|(cells, style)| self.line(cells, &shown, &widths, *style)));
         Drawn {
             text: lines.join("\n"),
-            left_out: left_out
-                .into_iter()
-                .map(|column| self.columns[column].title.clone())
-                .collect(),
+            left_out: left_out.into_iter().map(|column| self.columns[column].title.clone()).collect(),
         }
     }
 
     fn width_of(&self, column: usize) -> usize {
         let cells = self.rows.iter().filter_map(|(cells, _)| cells.get(column));
-        cells
-            .chain([&self.columns[column].title])
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
+        cells.chain([&self.columns[column].title]).map(|cell| cell.chars().count()).max().unwrap_or(0)
     }
 
     fn line(&self, cells: &[String], shown: &[usize], widths: &[usize], style: Style) -> String {
@@ -148,11 +117,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let columns = vec![
-            Column::left("name"),
-            Column::right("size").rank(1),
-            Column::left("path").rank(2),
-        ];
+        let columns = vec![Column::left("name"), Column::right("size").rank(1), Column::left("path").rank(2)];
         let mut table = Table::new(columns);
         table.row(vec!["a".into(), "1.00M".into(), "runs/a".into()], Style::new());
         table.row(vec!["Δlong".into(), "12".into(), "x".into()], Style::new());
@@ -176,10 +141,6 @@ mod tests {
     fn a_narrow_terminal_loses_the_least_needed_columns_and_says_which() {
         let drawn = table().draw(Some(14));
         assert_eq!(drawn.left_out, ["path"]);
-        assert_eq!(
-            table().draw(Some(3)).left_out,
-            ["size", "path"],
-            "the first column is never left out"
-        );
+        assert_eq!(table().draw(Some(3)).left_out, ["size", "path"], "the first column is never left out");
     }
 }

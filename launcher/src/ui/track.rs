@@ -64,11 +64,7 @@ impl PhaseProgress {
     /// The share that is done, from 0 to 1.
     #[expect(clippy::cast_precision_loss, reason = "a share for the eye")]
     pub fn share(&self) -> f64 {
-        if self.total == 0 {
-            0.0
-        } else {
-            (self.done as f64 / self.total as f64).min(1.0)
-        }
+        if self.total == 0 { 0.0 } else { (self.done as f64 / self.total as f64).min(1.0) }
     }
 
     /// How long the rest takes if it goes on like this; none before anything is done.
@@ -106,15 +102,8 @@ fn weight(phase: Phase) -> (f64, f64) {
 impl Track {
     /// Jobs that have not begun.
     pub fn new(names: impl IntoIterator<Item = String>, now: Instant) -> Self {
-        let job = |name| Progress {
-            name,
-            standing: Standing::Waiting,
-            phase: None,
-        };
-        Self {
-            jobs: names.into_iter().map(job).collect(),
-            begun: now,
-        }
+        let job = |name| Progress { name, standing: Standing::Waiting, phase: None };
+        Self { jobs: names.into_iter().map(job).collect(), begun: now }
     }
 
     /// The name to show: none where there is only one job.
@@ -135,18 +124,11 @@ impl Track {
             Notice::Started { job, .. } | Notice::TakenOver { job, .. } => (*job, Standing::Running),
             Notice::Accepted { job } => (*job, Standing::Done),
             Notice::GivenUp { job, .. } => (*job, Standing::Failed),
-            Notice::Ended {
-                job,
-                ending: Ending::Failed { .. },
-            } => (*job, Standing::Failed),
-            Notice::Ended {
-                job,
-                ending: Ending::Interrupted | Ending::Lost { .. },
-            } => (*job, Standing::Waiting),
-            Notice::Said {
-                job,
-                said: Said::Event(event),
-            } => return self.hear(job, event, now),
+            Notice::Ended { job, ending: Ending::Failed { .. } } => (*job, Standing::Failed),
+            Notice::Ended { job, ending: Ending::Interrupted | Ending::Lost { .. } } => {
+                (*job, Standing::Waiting)
+            }
+            Notice::Said { job, said: Said::Event(event) } => return self.hear(job, event, now),
             Notice::Ended { .. } | Notice::Said { .. } | Notice::Stopping => return,
         };
         if let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) {
@@ -171,13 +153,7 @@ impl Track {
                     begun: now,
                 });
             }
-            EventBody::Progress {
-                phase,
-                done,
-                layer,
-                layers,
-                tokens_per_second,
-            } => {
+            EventBody::Progress { phase, done, layer, layers, tokens_per_second } => {
                 if let Some(at) = job.phase.as_mut().filter(|at| at.phase == *phase) {
                     at.done = *done;
                     at.layer = layer.zip(*layers).or(at.layer);
@@ -213,11 +189,8 @@ impl Track {
     pub fn words(&self, now: Instant) -> String {
         let done = self.count(Standing::Done) + self.count(Standing::Kept);
         let mut words = vec![format!("{done} of {} done", self.jobs.len())];
-        let running: Vec<&Progress> = self
-            .jobs
-            .iter()
-            .filter(|job| job.standing == Standing::Running)
-            .collect();
+        let running: Vec<&Progress> =
+            self.jobs.iter().filter(|job| job.standing == Standing::Running).collect();
         if let Some(first) = running.first() {
             let phase = first.phase.as_ref().map_or(String::new(), |at| match at.layer {
                 Some((layer, layers)) => format!(" ({} {layer}/{layers})", at.phase.name()),
@@ -254,14 +227,10 @@ pub fn line(notice: &Notice<'_>, track: &Track) -> Option<(Level, String)> {
         Some((Level::Warning, format!("{job} failed: {}", error.message)))
     };
     Some(match notice {
-        Notice::Gone { job } => (
-            Level::Warning,
-            named(job, "its results are gone, so it runs again"),
-        ),
-        Notice::TakenOver { job, attempt } => (
-            Level::Info,
-            named(job, &format!("still running (attempt {attempt}), watched again")),
-        ),
+        Notice::Gone { job } => (Level::Warning, named(job, "its results are gone, so it runs again")),
+        Notice::TakenOver { job, attempt } => {
+            (Level::Info, named(job, &format!("still running (attempt {attempt}), watched again")))
+        }
         Notice::Started { job, attempt } if *attempt > 1 => {
             (Level::Info, named(job, &format!("attempt {attempt}")))
         }
@@ -272,10 +241,7 @@ pub fn line(notice: &Notice<'_>, track: &Track) -> Option<(Level, String)> {
             Ending::Done => return None,
         },
         Notice::GivenUp { job, error } => return failed(job, error),
-        Notice::Stopping => (
-            Level::Info,
-            "stopping; press Ctrl-C again to stop at once".to_owned(),
-        ),
+        Notice::Stopping => (Level::Info, "stopping; press Ctrl-C again to stop at once".to_owned()),
         Notice::Said { job, said } => {
             let (level, text) = words(said)?;
             (level, named(job, &text))
@@ -291,14 +257,8 @@ fn words(said: &Said) -> Option<(Level, String)> {
             EventBody::Note { level, message } => Some((*level, message.clone())),
             _ => None,
         },
-        Said::Garbage(text) => Some((
-            Level::Warning,
-            format!("a line of its events cannot be read: {text}"),
-        )),
-        Said::Gap(missing) => Some((
-            Level::Warning,
-            format!("{missing} lines of its events are missing"),
-        )),
+        Said::Garbage(text) => Some((Level::Warning, format!("a line of its events cannot be read: {text}"))),
+        Said::Gap(missing) => Some((Level::Warning, format!("{missing} lines of its events are missing"))),
     }
 }
 

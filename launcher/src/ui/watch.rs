@@ -25,11 +25,7 @@ impl<'a> Watch<'a> {
     /// Watches jobs by their names, in the run's order.
     pub fn new(screen: &'a mut Screen, names: impl IntoIterator<Item = String>) -> Self {
         let track = Track::new(names, Instant::now());
-        let view = if screen.live {
-            View::Bars(Bars::new(&track))
-        } else {
-            View::Lines(Lines::default())
-        };
+        let view = if screen.live { View::Bars(Bars::new(&track)) } else { View::Lines(Lines::default()) };
         Self { screen, track, view }
     }
 

@@ -79,11 +79,7 @@ fn float(text: &str) -> String {
     match text.split_once('e') {
         None => text.to_owned(),
         Some((mantissa, exponent)) => {
-            let mantissa = if mantissa.contains('.') {
-                mantissa.to_owned()
-            } else {
-                format!("{mantissa}.0")
-            };
+            let mantissa = if mantissa.contains('.') { mantissa.to_owned() } else { format!("{mantissa}.0") };
             let sign = if exponent.starts_with(['-', '+']) { "" } else { "+" };
             format!("{mantissa}e{sign}{exponent}")
         }
@@ -93,9 +89,7 @@ fn float(text: &str) -> String {
 /// A word as it is where no reader could take it for anything else, in quotes otherwise.
 fn word(text: &str) -> String {
     let safe_start = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '/');
-    let safe = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "_-./+*()|,' ".contains(c));
+    let safe = text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./+*()|,' ".contains(c));
     let literal = matches!(
         text.to_ascii_lowercase().as_str(),
         "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
@@ -166,11 +160,7 @@ mod tests {
             "*",
         ] {
             let value = json!({ "key": text, "list": [text] });
-            assert_eq!(
-                Document::parse(&yaml(&value), "x").unwrap().value(),
-                value,
-                "{text:?}"
-            );
+            assert_eq!(Document::parse(&yaml(&value), "x").unwrap().value(), value, "{text:?}");
         }
     }
 }

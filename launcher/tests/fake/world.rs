@@ -36,19 +36,13 @@ candidates:
 impl World {
     /// A world with a sweep of one baseline and two candidates.
     pub fn new() -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let world = Self { folder: tempfile::tempdir().unwrap() };
         let worker = world.path("worker.sh");
         fs::write(&worker, include_str!("worker.sh")).unwrap();
         fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(world.path("fake")).unwrap();
         fs::write(world.path("calib.txt"), "some text").unwrap();
-        fs::write(
-            world.path("sweep.yaml"),
-            SWEEP.replace("MODEL", &model().display().to_string()),
-        )
-        .unwrap();
+        fs::write(world.path("sweep.yaml"), SWEEP.replace("MODEL", &model().display().to_string())).unwrap();
         world
     }
 
@@ -111,10 +105,8 @@ impl World {
 
     /// The only run's folder.
     pub fn run_folder(&self) -> PathBuf {
-        let mut runs: Vec<PathBuf> = fs::read_dir(self.path("runs"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let mut runs: Vec<PathBuf> =
+            fs::read_dir(self.path("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(runs.len(), 1, "{runs:?}");
         runs.remove(0)
     }
@@ -122,10 +114,7 @@ impl World {
 
 /// The example model; only its headers are read.
 pub fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../examples/models/tiny-llama")
-        .canonicalize()
-        .unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-llama").canonicalize().unwrap()
 }
 
 /// Waits until something holds, and fails after a time in which it should have.
@@ -141,9 +130,6 @@ pub fn wait_for(holds: impl Fn() -> bool) {
 
 /// Sends a signal by its name.
 pub fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .args(["-s", name, &child.id().to_string()])
-        .status()
-        .unwrap();
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }

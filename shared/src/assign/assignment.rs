@@ -92,7 +92,8 @@ impl Assignment {
         let mut assignment =
             Self { linears: Vec::new(), caches: Vec::new(), algorithm: Algorithm::parse(&config.algorithm)? };
         for (module, part) in model.modules.iter().enumerate() {
-            let own: Vec<&Quantizer> = quantizers.iter().filter(|q| q.module == module && q.enabled).collect();
+            let own: Vec<&Quantizer> =
+                quantizers.iter().filter(|q| q.module == module && q.enabled).collect();
             match part.role {
                 ModuleRole::Linear { columns, .. } => {
                     assignment.linears.extend(linear(module, part.name.as_str(), &own, columns)?);
@@ -151,8 +152,12 @@ impl Assignment {
             let (mine, leading) = (self.linear(module), self.linear(first));
             let same = |linear: &LinearNumerics| (linear.weight, linear.input);
             if mine.map(same) != leading.map(same) {
-                let names: Vec<String> =
-                    model.modules.iter().filter(is_sibling).map(|other| format!("`{}`", other.name)).collect();
+                let names: Vec<String> = model
+                    .modules
+                    .iter()
+                    .filter(is_sibling)
+                    .map(|other| format!("`{}`", other.name))
+                    .collect();
                 return Err(Error::input(format!(
                     "the {} group of layer {layer} has mixed numerics, and serving engines fuse it into one matrix: {}",
                     group.name(),
@@ -188,9 +193,11 @@ fn linear(module: usize, name: &str, own: &[&Quantizer], columns: usize) -> Resu
     };
     let format = format_of(weight)?;
     if let Some(block) = format.block().filter(|block| !columns.is_multiple_of(*block)) {
-        return Err(Error::input(format!("{columns} input features are no multiple of {format}'s block of {block}"))
-            .key(name)
-            .hint("leave this module out with an entry `{quantizer_name: …, enable: false}`"));
+        return Err(Error::input(format!(
+            "{columns} input features are no multiple of {format}'s block of {block}"
+        ))
+        .key(name)
+        .hint("leave this module out with an entry `{quantizer_name: …, enable: false}`"));
     }
     let input = in_slot(Slot::Input).map(|quantizer| activation(quantizer)).transpose()?;
     let linear = LinearNumerics { module, name: name.to_owned(), weight: format, input, shared: None };
@@ -218,7 +225,9 @@ fn cache(part: &crate::model::Module, own: &[&Quantizer]) -> Result<Option<Cache
 /// The one format of a quantizer.
 fn format_of(quantizer: &Quantizer) -> Result<Format> {
     match &quantizer.attributes[..] {
-        [one] => Format::of(one).ok_or_else(|| unsupported(quantizer, &format!("no codec for {}", one.summary()))),
+        [one] => {
+            Format::of(one).ok_or_else(|| unsupported(quantizer, &format!("no codec for {}", one.summary())))
+        }
         several => {
             let all: Vec<String> = several.iter().map(QuantizerAttributes::summary).collect();
             Err(unsupported(quantizer, &format!("no codec for the sequence {}", all.join(", then "))))

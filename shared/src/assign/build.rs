@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Assignment, Coverage, ModuleKind, ModulePlan, ModuleTensors, PatternReach, Plan, Totals, checkpoint_layout,
-    checkpoint_tensors,
+    Assignment, Coverage, ModuleKind, ModulePlan, ModuleTensors, PatternReach, Plan, Totals,
+    checkpoint_layout, checkpoint_tensors,
 };
 use crate::model::{Model, Module, ModuleRole};
 use crate::recipe::Recipe;
@@ -41,7 +41,8 @@ pub fn resolve(model: &Model, recipe: Option<&Recipe>, shard_bytes: u64) -> Resu
     // The model as it is gets no new files: its size is the source's.
     let bytes = if assignment.is_some() { layout.bytes() } else { model.files.bytes() };
     let totals = Totals::of(model, assignment.as_ref(), &tensors, bytes);
-    let modules: Vec<ModulePlan> = tensors.iter().map(|own| module_plan(model, assignment.as_ref(), own)).collect();
+    let modules: Vec<ModulePlan> =
+        tensors.iter().map(|own| module_plan(model, assignment.as_ref(), own)).collect();
     let coverage = coverage(model, assignment.as_ref(), reach);
     let plan = Plan {
         recipe: recipe.map_or_else(|| model.config.dtype.name().to_lowercase(), |recipe| recipe.name.clone()),
@@ -107,7 +108,8 @@ fn cache_format(assignment: Option<&Assignment>, part: &Module) -> Option<String
 }
 
 fn coverage(model: &Model, assignment: Option<&Assignment>, patterns: Vec<PatternReach>) -> Coverage {
-    let linears: Vec<(usize, &Module)> = model.modules.iter().enumerate().filter(|(_, m)| m.is_linear()).collect();
+    let linears: Vec<(usize, &Module)> =
+        model.modules.iter().enumerate().filter(|(_, m)| m.is_linear()).collect();
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut unquantized = Vec::new();
     for (module, part) in &linears {
@@ -116,9 +118,11 @@ fn coverage(model: &Model, assignment: Option<&Assignment>, patterns: Vec<Patter
             None => unquantized.push(part.name.clone()),
         }
     }
-    let mut formats: Vec<(String, usize)> = counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+    let mut formats: Vec<(String, usize)> =
+        counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
     formats.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let kv_cache = assignment.and_then(|a| Some((a.caches.first()?.key.format.name().to_owned(), a.caches.len())));
+    let kv_cache =
+        assignment.and_then(|a| Some((a.caches.first()?.key.format.name().to_owned(), a.caches.len())));
     Coverage { linears: linears.len(), formats, patterns, unquantized, kv_cache }
 }
 
@@ -126,13 +130,17 @@ fn notes(model: &Model, coverage: &Coverage) -> Vec<String> {
     let mut notes = Vec::new();
     let idle = coverage.patterns.iter().filter(|p| p.enables && p.matched == 0).count();
     if idle > 0 {
-        notes.push(format!("{idle} enabling pattern(s) of built-in units matched nothing (made for other families)"));
+        notes.push(format!(
+            "{idle} enabling pattern(s) of built-in units matched nothing (made for other families)"
+        ));
     }
     let head = model.modules.iter().find(|module| module.name == "lm_head");
-    if head.is_some_and(|_| coverage.linears > 0 && !coverage.unquantized.iter().any(|name| name == "lm_head"))
+    if head
+        .is_some_and(|_| coverage.linears > 0 && !coverage.unquantized.iter().any(|name| name == "lm_head"))
         && !coverage.formats.is_empty()
     {
-        notes.push("the output head is quantized: few recipes do that, and accuracy often suffers".to_owned());
+        notes
+            .push("the output head is quantized: few recipes do that, and accuracy often suffers".to_owned());
     }
     if !model.strangers.is_empty() {
         notes.push(format!(

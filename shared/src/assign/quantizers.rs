@@ -77,9 +77,12 @@ pub(super) fn inserted(model: &Model) -> Vec<Quantizer> {
             ModuleRole::Embedding { .. } => {
                 &[(Weight, "weight", true), (Input, "input", false), (Output, "output", false)]
             }
-            ModuleRole::Attention => {
-                &[(Query, "q_bmm", true), (Key, "k_bmm", true), (Value, "v_bmm", true), (Probability, "p_bmm", true)]
-            }
+            ModuleRole::Attention => &[
+                (Query, "q_bmm", true),
+                (Key, "k_bmm", true),
+                (Value, "v_bmm", true),
+                (Probability, "p_bmm", true),
+            ],
             ModuleRole::Norm { .. } => &[],
         };
         quantizers.extend(slots.iter().map(|&(slot, prefix, enabled)| Quantizer {
@@ -113,7 +116,8 @@ pub(super) fn apply(
         let pattern = Pattern::new(&entry.quantizer_name);
         let mut matched = 0;
         for quantizer in quantizers.iter_mut() {
-            let in_class = class.is_none_or(|class| class_of(model.modules[quantizer.module].role) == Some(class));
+            let in_class =
+                class.is_none_or(|class| class_of(model.modules[quantizer.module].role) == Some(class));
             if in_class && pattern.matches(&quantizer.name) {
                 matched += 1;
                 apply_one(entry, quantizer);
@@ -126,7 +130,9 @@ pub(super) fn apply(
             ))
             .at(&model.folder)
             .key("quantize.quant_cfg")
-            .hint("`qlaunch plan MODEL --recipe general/ptq/fp8_default-kv_fp8` shows the names of its modules"));
+            .hint(
+                "`qlaunch plan MODEL --recipe general/ptq/fp8_default-kv_fp8` shows the names of its modules",
+            ));
         }
         reach.push(PatternReach { pattern: entry.quantizer_name.clone(), enables: entry.enable, matched });
     }

@@ -54,7 +54,8 @@ fn module_tensors(
     if matches!(part.role, ModuleRole::Attention) || model.is_tied_head(part) {
         return Ok(Vec::new());
     }
-    let named = |suffix: &str, dtype, shape| PlannedTensor { name: format!("{}.{suffix}", part.name), dtype, shape };
+    let named =
+        |suffix: &str, dtype, shape| PlannedTensor { name: format!("{}.{suffix}", part.name), dtype, shape };
     let scalar = |suffix: &str| named(suffix, DType::F32, Vec::new());
     let mut tensors = Vec::new();
     match (part.role, assignment.and_then(|a| a.linear(module))) {

@@ -21,7 +21,8 @@ fn recipe(name: &str) -> Recipe {
 
 fn own(entries: serde_json::Value) -> Result<Assignment, Error> {
     let (_folder, model) = model();
-    let config: QuantizeConfig = serde_json::from_value(json!({ "quant_cfg": entries, "algorithm": "max" })).unwrap();
+    let config: QuantizeConfig =
+        serde_json::from_value(json!({ "quant_cfg": entries, "algorithm": "max" })).unwrap();
     Assignment::resolve(&config, &model).map(|(assignment, _)| assignment)
 }
 
@@ -130,18 +131,26 @@ fn later_entries_win_and_a_bare_switch_keeps_numerics() {
     let names: Vec<&str> = assignment.linears.iter().map(|linear| linear.name.as_str()).collect();
     assert_eq!(
         names,
-        ["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
+        [
+            "model.layers.0.mlp.gate_proj",
+            "model.layers.0.mlp.up_proj",
+            "model.layers.0.mlp.down_proj",
+            "model.layers.1.mlp.down_proj"
+        ]
     );
 }
 
 #[test]
 fn a_cast_cache_has_no_stored_scale_and_needs_no_calibration() {
     let (_folder, model) = model();
-    let resolved = resolve(&model, Some(&recipe("general/ptq/nvfp4_weight_only-kv_fp8_cast")), u64::MAX).unwrap();
+    let resolved =
+        resolve(&model, Some(&recipe("general/ptq/nvfp4_weight_only-kv_fp8_cast")), u64::MAX).unwrap();
     let assignment = resolved.assignment.unwrap();
     assert_eq!(assignment.caches[0].key.amax, Amax::Unit);
     assert!(!assignment.needs_calibration());
-    assert!(resolved.tensors.iter().flat_map(|own| &own.tensors).all(|tensor| !tensor.name.ends_with("k_scale")));
+    assert!(
+        resolved.tensors.iter().flat_map(|own| &own.tensors).all(|tensor| !tensor.name.ends_with("k_scale"))
+    );
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub(super) fn check(subject: &Subject<'_>) -> Findings {
 
 /// What the stored tensors of a linear are, by their dtypes and scales.
 fn observed(subject: &Subject<'_>, part: &Module) -> String {
-    let tensor = |suffix: &str| subject.files.find(&format!("{}.{suffix}", part.name)).map(|(_, tensor)| tensor.dtype);
+    let tensor =
+        |suffix: &str| subject.files.find(&format!("{}.{suffix}", part.name)).map(|(_, tensor)| tensor.dtype);
     let scales = (tensor("weight_scale"), tensor("weight_scale_2"), tensor("input_scale"));
     match (tensor("weight"), scales) {
         (None, _) => "missing".to_owned(),

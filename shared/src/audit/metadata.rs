@@ -27,9 +27,17 @@ pub(super) fn check(subject: &Subject<'_>) -> Findings {
     let mut findings = Findings::default();
     let (source, checkpoint) = (&subject.source.folder, &subject.files.folder);
     for key in changed_keys(&subject.source.json, &subject.config) {
-        let change = format!("config.json `{key}`: {} → {}", show(&subject.source.json, &key), show(&subject.config, &key));
+        let change = format!(
+            "config.json `{key}`: {} → {}",
+            show(&subject.source.json, &key),
+            show(&subject.config, &key)
+        );
         if EXPECTED.contains(&key.as_str()) {
-            findings.note(if key == "quantization_config" { "config.json `quantization_config`: added".to_owned() } else { format!("{change} (expected)") });
+            findings.note(if key == "quantization_config" {
+                "config.json `quantization_config`: added".to_owned()
+            } else {
+                format!("{change} (expected)")
+            });
         } else {
             findings.fault(change);
         }
@@ -47,15 +55,23 @@ pub(super) fn check(subject: &Subject<'_>) -> Findings {
         (Some(before), Some(after)) => {
             let changed = changed_keys(&before, &after);
             // ModelOpt sets `do_sample` where sampling parameters are given, so that they are not ignored.
-            let unexpected = changed.iter().filter(|key| !matches!(key.as_str(), "transformers_version" | "do_sample"));
+            let unexpected =
+                changed.iter().filter(|key| !matches!(key.as_str(), "transformers_version" | "do_sample"));
             for key in unexpected {
-                findings.fault(format!("generation_config.json `{key}`: {} → {}", show(&before, key), show(&after, key)));
+                findings.fault(format!(
+                    "generation_config.json `{key}`: {} → {}",
+                    show(&before, key),
+                    show(&after, key)
+                ));
             }
         }
         (Some(_), None) => findings.fault("`generation_config.json` is missing or no JSON object"),
         (None, _) => {}
     }
-    findings.note(format!("the same to the byte: {}", if same.is_empty() { "no files".to_owned() } else { same.join(", ") }));
+    findings.note(format!(
+        "the same to the byte: {}",
+        if same.is_empty() { "no files".to_owned() } else { same.join(", ") }
+    ));
     findings
 }
 

@@ -33,7 +33,8 @@ pub(super) fn check(subject: &Subject<'_>) -> Findings {
             Err(error) => findings.fault(error.to_string()),
         }
     }
-    findings.note(format!("{checked} scale tensors, all of them present, finite and positive where not named"));
+    findings
+        .note(format!("{checked} scale tensors, all of them present, finite and positive where not named"));
     findings
 }
 

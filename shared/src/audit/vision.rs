@@ -11,8 +11,12 @@ pub(super) fn check(subject: &Subject<'_>) -> Findings {
     let mut untouched = 0usize;
     for before in subject.source.files.tensors().filter(|tensor| is_vision(&tensor.name)) {
         match subject.files.find(&before.name) {
-            Some((_, after)) if (after.dtype, &after.shape) == (before.dtype, &before.shape) => untouched += 1,
-            Some((_, after)) => findings.fault(format!("`{}` became {} {:?}", before.name, after.dtype, after.shape)),
+            Some((_, after)) if (after.dtype, &after.shape) == (before.dtype, &before.shape) => {
+                untouched += 1
+            }
+            Some((_, after)) => {
+                findings.fault(format!("`{}` became {} {:?}", before.name, after.dtype, after.shape))
+            }
             None => findings.fault(format!("`{}` is missing", before.name)),
         }
     }

@@ -81,10 +81,12 @@ impl CheckpointFiles {
         for (tensor, file) in &index.weight_map {
             let found = files.places.get(tensor).map(|&(f, _)| &files.headers[f].path);
             if found.is_none_or(|path| !path.ends_with(file)) {
-                return Err(Error::input(format!("the index places the tensor in `{file}`, which has it not"))
-                    .at(index_path)
-                    .key(tensor.as_str())
-                    .hint("index and shards are of different downloads: fetch them again"));
+                return Err(Error::input(format!(
+                    "the index places the tensor in `{file}`, which has it not"
+                ))
+                .at(index_path)
+                .key(tensor.as_str())
+                .hint("index and shards are of different downloads: fetch them again"));
             }
         }
         Ok(files)

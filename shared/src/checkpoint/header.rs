@@ -68,19 +68,22 @@ pub fn read_header(path: &Path) -> Result<Header> {
     let mut file = File::open(path).map_err(|e| Error::io("open the safetensors file", path, &e))?;
     let file_length = file.metadata().map_err(|e| Error::io("read the length", path, &e))?.len();
     let mut length = [0u8; 8];
-    file.read_exact(&mut length).map_err(|_| {
-        broken(format!("truncated: {file_length} bytes are no safetensors file"))
-    })?;
+    file.read_exact(&mut length)
+        .map_err(|_| broken(format!("truncated: {file_length} bytes are no safetensors file")))?;
     let length = u64::from_le_bytes(length);
     if length > LARGEST_HEADER {
         return Err(broken(format!("not a safetensors file: its header claims {length} bytes")));
     }
     if length + 8 > file_length {
-        return Err(broken(format!("truncated: the header ends at byte {}, the file at {file_length}", length + 8)));
+        return Err(broken(format!(
+            "truncated: the header ends at byte {}, the file at {file_length}",
+            length + 8
+        )));
     }
     let mut json = vec![0u8; usize::try_from(length).map_err(|_| broken("header too large".to_owned()))?];
     file.read_exact(&mut json).map_err(|e| Error::io("read the header", path, &e))?;
-    let mut header = parse(&json, length + 8).map_err(|e| broken(e.message).key(e.place.key.unwrap_or_default()))?;
+    let mut header =
+        parse(&json, length + 8).map_err(|e| broken(e.message).key(e.place.key.unwrap_or_default()))?;
     header.path = path.to_path_buf();
     header.file_length = file_length;
     check_offsets(&header, length + 8).map_err(|e| Error {
@@ -99,16 +102,17 @@ fn parse(json: &[u8], data_start: u64) -> Result<Header> {
     let mut tensors = Vec::with_capacity(raw.len());
     for (name, value) in raw {
         if name == "__metadata__" {
-            metadata = serde_json::from_value(value)
-                .map_err(|e| Error::input(format!("metadata is not text to text: {e}")).key("__metadata__"))?;
+            metadata = serde_json::from_value(value).map_err(|e| {
+                Error::input(format!("metadata is not text to text: {e}")).key("__metadata__")
+            })?;
             continue;
         }
         let entry: RawEntry = serde_json::from_value(value)
             .map_err(|e| Error::input(format!("cannot understand the tensor: {e}")).key(name.as_str()))?;
         let [begin, end] = entry.data_offsets;
-        let length = end
-            .checked_sub(begin)
-            .ok_or_else(|| Error::input(format!("offsets run backwards: {begin}..{end}")).key(name.as_str()))?;
+        let length = end.checked_sub(begin).ok_or_else(|| {
+            Error::input(format!("offsets run backwards: {begin}..{end}")).key(name.as_str())
+        })?;
         let bytes = elements(&entry.shape).and_then(|n| n.checked_mul(entry.dtype.size() as u64));
         if bytes != Some(length) {
             return Err(Error::input(format!(

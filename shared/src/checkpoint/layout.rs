@@ -58,7 +58,11 @@ impl Layout {
     ///
     /// # Errors
     /// Two tensors have the same name, or a header cannot be written.
-    pub fn plan(tensors: &[PlannedTensor], shard_bytes: u64, metadata: &BTreeMap<String, String>) -> Result<Self> {
+    pub fn plan(
+        tensors: &[PlannedTensor],
+        shard_bytes: u64,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
         let mut groups: Vec<Vec<&PlannedTensor>> = vec![Vec::new()];
         let mut filled = 0u64;
         for tensor in tensors {
@@ -76,8 +80,11 @@ impl Layout {
             1 => SINGLE.to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        let shards: Vec<Shard> =
-            groups.iter().enumerate().map(|(i, group)| shard(name(i), group, metadata)).collect::<Result<_>>()?;
+        let shards: Vec<Shard> = groups
+            .iter()
+            .enumerate()
+            .map(|(i, group)| shard(name(i), group, metadata))
+            .collect::<Result<_>>()?;
         let index = (count > 1).then(|| (INDEX.to_owned(), index(&shards)));
         Ok(Self { shards, index })
     }
@@ -105,13 +112,15 @@ fn shard(file: String, tensors: &[&PlannedTensor], metadata: &BTreeMap<String, S
         let begin = end;
         end = end.saturating_add(tensor.bytes());
         let raw = RawEntry { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: [begin, end] };
-        let value = serde_json::to_value(raw).map_err(|e| Error::bug(format!("cannot write a header: {e}")))?;
+        let value =
+            serde_json::to_value(raw).map_err(|e| Error::bug(format!("cannot write a header: {e}")))?;
         if json.insert(tensor.name.clone(), value).is_some() {
             return Err(Error::bug("a tensor is planned twice").key(tensor.name.as_str()));
         }
         entries.push((tensor, begin));
     }
-    let mut text = serde_json::to_vec(&json).map_err(|e| Error::bug(format!("cannot write a header: {e}")))?;
+    let mut text =
+        serde_json::to_vec(&json).map_err(|e| Error::bug(format!("cannot write a header: {e}")))?;
     // Readers map tensors in place: data starts at a multiple of the widest element.
     text.resize(text.len().next_multiple_of(8), b' ');
     let mut header = (text.len() as u64).to_le_bytes().to_vec();
@@ -168,7 +177,8 @@ mod tests {
     #[test]
     fn one_file_reads_back_as_planned() {
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::plan(&tensors(), 1000, &BTreeMap::from([("format".into(), "pt".into())])).unwrap();
+        let layout =
+            Layout::plan(&tensors(), 1000, &BTreeMap::from([("format".into(), "pt".into())])).unwrap();
         assert_eq!(layout.index, None);
         write(&layout, folder.path());
         let header = read_header(&folder.path().join(SINGLE)).unwrap();

@@ -78,7 +78,11 @@ pub struct QuantizationConfig {
 impl QuantizationConfig {
     fn distinct(&self) -> Vec<LayerAlgorithm> {
         let mut seen = HashSet::new();
-        self.layers.iter().map(|(_, algorithm)| *algorithm).filter(|algorithm| seen.insert(*algorithm)).collect()
+        self.layers
+            .iter()
+            .map(|(_, algorithm)| *algorithm)
+            .filter(|algorithm| seen.insert(*algorithm))
+            .collect()
     }
 
     fn ignored(&self) -> Vec<String> {
@@ -132,7 +136,8 @@ impl QuantizationConfig {
             })
             .collect();
         config.insert("config_groups".to_owned(), json!(groups));
-        config.insert("ignore".to_owned(), if distinct.len() == 1 { json!(self.ignored()) } else { json!([]) });
+        config
+            .insert("ignore".to_owned(), if distinct.len() == 1 { json!(self.ignored()) } else { json!([]) });
         config.insert("quant_algo".to_owned(), json!(self.algorithm()));
         match self.kv_cache {
             Some(Format::Fp8) => {
@@ -195,7 +200,12 @@ mod tests {
 
     #[test]
     fn an_excluded_attention_collapses_to_one_wildcard() {
-        let excluded = names(&["model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.o_proj", "lm_head"]);
+        let excluded = names(&[
+            "model.embed_tokens",
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.0.self_attn.o_proj",
+            "lm_head",
+        ]);
         let quantized = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"];
         assert_eq!(
             collapse_excluded(&excluded, &quantized),
@@ -221,7 +231,10 @@ mod tests {
         };
         let file = config.hf_quant_config();
         assert_eq!(file["quantization"]["quant_algo"], "MIXED_PRECISION");
-        assert_eq!(file["quantization"]["quantized_layers"]["b"], json!({"quant_algo": "NVFP4", "group_size": 16}));
+        assert_eq!(
+            file["quantization"]["quantized_layers"]["b"],
+            json!({"quant_algo": "NVFP4", "group_size": 16})
+        );
         assert_eq!(file["quantization"].get("exclude_modules"), None);
         assert_eq!(config.config_json()["config_groups"]["group_1"]["targets"], json!(["b"]));
     }

@@ -161,7 +161,9 @@ impl ModelConfig {
             None if family == Family::Qwen3 => 128,
             None if hidden_size % heads == 0 => hidden_size / heads,
             None => {
-                return Err(fields.error("head_dim", format!("{hidden_size} is no multiple of {heads} heads")));
+                return Err(
+                    fields.error("head_dim", format!("{hidden_size} is no multiple of {heads} heads"))
+                );
             }
         };
         if head_dim % 2 != 0 {
@@ -196,10 +198,9 @@ fn dtype(fields: &Fields<'_>) -> Result<DType> {
         Some("bfloat16") => Ok(DType::BF16),
         Some("float16") => Ok(DType::F16),
         Some("float32") | None => Ok(DType::F32),
-        Some(other) => {
-            Err(fields.error(key, format!("`{other}` models are not supported"))
-                .hint("bfloat16, float16 and float32 are"))
-        }
+        Some(other) => Err(fields
+            .error(key, format!("`{other}` models are not supported"))
+            .hint("bfloat16, float16 and float32 are")),
     }
 }
 
@@ -222,7 +223,9 @@ fn windows(fields: &Fields<'_>, family: Family, layers: usize) -> Result<Vec<Opt
     let width = match family {
         Family::Llama => None,
         Family::Mistral => window(fields)?,
-        Family::Qwen2 | Family::Qwen3 if fields.flag("use_sliding_window")?.unwrap_or(false) => window(fields)?,
+        Family::Qwen2 | Family::Qwen3 if fields.flag("use_sliding_window")?.unwrap_or(false) => {
+            window(fields)?
+        }
         Family::Qwen2 | Family::Qwen3 => None,
     };
     let Some(width) = width else { return Ok(vec![None; layers]) };

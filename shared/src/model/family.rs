@@ -30,11 +30,12 @@ impl Family {
         let kind = fields.text("model_type")?.ok_or_else(|| {
             fields.error("model_type", "the key is missing").hint(format!("supported families: {}", known()))
         })?;
-        let (_, class, family) = Self::ALL.into_iter().find(|(name, _, _)| *name == kind).ok_or_else(|| {
-            fields
-                .error("model_type", format!("the model family `{kind}` is not supported"))
-                .hint(format!("supported families: {}", known()))
-        })?;
+        let (_, class, family) =
+            Self::ALL.into_iter().find(|(name, _, _)| *name == kind).ok_or_else(|| {
+                fields
+                    .error("model_type", format!("the model family `{kind}` is not supported"))
+                    .hint(format!("supported families: {}", known()))
+            })?;
         let classes = fields.get("architectures").and_then(serde_json::Value::as_array);
         let named = classes.and_then(|list| list.first()).and_then(serde_json::Value::as_str);
         match named {

@@ -26,12 +26,18 @@ pub(crate) fn write(folder: &Path, config: &Value) {
     let mut tensors = Vec::new();
     for module in modules_of(&parsed) {
         let shape = match module.role {
-            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => vec![rows, columns],
+            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => {
+                vec![rows, columns]
+            }
             ModuleRole::Norm { width } => vec![width],
             ModuleRole::Attention => continue,
         };
         if !(parsed.tied && module.name == "lm_head") {
-            tensors.push(PlannedTensor { name: format!("{}.weight", module.name), dtype: DType::BF16, shape });
+            tensors.push(PlannedTensor {
+                name: format!("{}.weight", module.name),
+                dtype: DType::BF16,
+                shape,
+            });
         }
     }
     let layout = Layout::plan(&tensors, u64::MAX, &Default::default()).unwrap();

@@ -96,7 +96,9 @@ impl Model {
 
     fn check_module(&self, module: &Module) -> Result<()> {
         let expected: Vec<usize> = match module.role {
-            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => vec![rows, columns],
+            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => {
+                vec![rows, columns]
+            }
             ModuleRole::Norm { width } => vec![width],
             ModuleRole::Attention => return Ok(()),
         };
@@ -115,7 +117,11 @@ impl Model {
         let file = self.files.find(&tensor.name).map_or(&self.folder, |(header, _)| &header.path);
         if tensor.dtype != self.config.dtype {
             let (found, expected): (DType, DType) = (tensor.dtype, self.config.dtype);
-            return Err(unusable(format!("wrong dtype {found}: the config says {expected}"), file, &tensor.name));
+            return Err(unusable(
+                format!("wrong dtype {found}: the config says {expected}"),
+                file,
+                &tensor.name,
+            ));
         }
         if tensor.shape != shape {
             let message = format!("wrong shape {:?}: the config says {shape:?}", tensor.shape);

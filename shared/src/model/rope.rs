@@ -113,7 +113,8 @@ impl Rope {
     /// First and last pair of dimensions of YaRN's ramp.
     fn yarn_range(&self, head_dim: usize, original: f64, betas: (f64, f64), truncate: bool) -> (f64, f64) {
         let dimension = |rotations: f64| {
-            head_dim as f64 * (original / (rotations * 2.0 * std::f64::consts::PI)).ln() / (2.0 * self.theta.ln())
+            head_dim as f64 * (original / (rotations * 2.0 * std::f64::consts::PI)).ln()
+                / (2.0 * self.theta.ln())
         };
         let (mut low, mut high) = (dimension(betas.0), dimension(betas.1));
         if truncate {
@@ -131,9 +132,10 @@ fn scaling(fields: &Fields<'_>, max_positions: f64) -> Result<RopeScaling> {
         None => fields.text("type")?.unwrap_or("default"),
     };
     let required = |key: &str| {
-        fields.number(key)?.filter(|&x| x > 0.0).ok_or_else(|| {
-            fields.error(key, format!("rope scaling `{kind}` needs a positive `{key}`"))
-        })
+        fields
+            .number(key)?
+            .filter(|&x| x > 0.0)
+            .ok_or_else(|| fields.error(key, format!("rope scaling `{kind}` needs a positive `{key}`")))
     };
     match kind {
         "default" => Ok(RopeScaling::None),
@@ -155,10 +157,17 @@ fn scaling(fields: &Fields<'_>, max_positions: f64) -> Result<RopeScaling> {
 fn yarn(fields: &Fields<'_>, max_positions: f64) -> Result<RopeScaling> {
     let original = fields.number("original_max_position_embeddings")?.unwrap_or(max_positions);
     let factor = fields.number("factor")?.unwrap_or(max_positions / original);
-    let magnitude = |scale: f64, weight: f64| if scale <= 1.0 { 1.0 } else { 0.1 * weight * scale.ln() + 1.0 };
-    let attention = match (fields.number("attention_factor")?, fields.number("mscale")?, fields.number("mscale_all_dim")?) {
+    let magnitude =
+        |scale: f64, weight: f64| if scale <= 1.0 { 1.0 } else { 0.1 * weight * scale.ln() + 1.0 };
+    let attention = match (
+        fields.number("attention_factor")?,
+        fields.number("mscale")?,
+        fields.number("mscale_all_dim")?,
+    ) {
         (Some(given), _, _) => given,
-        (None, Some(one), Some(all)) if one != 0.0 && all != 0.0 => magnitude(factor, one) / magnitude(factor, all),
+        (None, Some(one), Some(all)) if one != 0.0 && all != 0.0 => {
+            magnitude(factor, one) / magnitude(factor, all)
+        }
         _ => magnitude(factor, 1.0),
     };
     Ok(RopeScaling::Yarn {

@@ -24,7 +24,10 @@ fn parse(change: impl FnOnce(&mut Value)) -> Result<ModelConfig, Error> {
 fn a_llama_opens_with_modules_in_torch_order() {
     let model = open(|_| ()).unwrap();
     let names: Vec<&str> = model.modules.iter().map(|module| module.name.as_str()).collect();
-    assert_eq!(names[..3], ["model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.self_attn.q_proj"]);
+    assert_eq!(
+        names[..3],
+        ["model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.self_attn.q_proj"]
+    );
     assert_eq!(names[names.len() - 2..], ["model.norm", "lm_head"]);
     assert!(model.strangers.is_empty());
     assert_eq!(model.config.head_dim, 16);
@@ -38,7 +41,10 @@ fn both_spellings_of_dtype_and_rope_mean_the_same() {
         map.remove("torch_dtype");
         map.remove("rope_theta");
         map.insert("dtype".into(), json!("bfloat16"));
-        map.insert("rope_parameters".into(), json!({"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0}));
+        map.insert(
+            "rope_parameters".into(),
+            json!({"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0}),
+        );
     });
     assert_eq!(older, current.unwrap());
     assert_eq!(older.rope.scaling, RopeScaling::Linear { factor: 2.0 });

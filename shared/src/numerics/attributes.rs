@@ -40,11 +40,7 @@ pub struct QuantizerAttributes {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub learn_amax: Option<bool>,
     /// Whether the largest magnitude is calibrated (static, the default) or taken from the values at hand.
-    #[serde(
-        rename = "type",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "given"
-    )]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub scaling: Option<Scaling>,
     /// Blocks that share a scale.
     #[serde(skip_serializing_if = "Field::is_unset")]
@@ -214,33 +210,18 @@ impl QuantizerAttributes {
     /// # Errors
     /// The first rule that is not kept.
     pub fn check(&self) -> Result<(), Fault> {
-        let only_enabled = Self {
-            enable: Some(true),
-            ..Self::default()
-        };
+        let only_enabled = Self { enable: Some(true), ..Self::default() };
         if *self == only_enabled {
-            return Err(fault(
-                "enable",
-                "`enable: true` alone says nothing about the numerics",
-            ));
+            return Err(fault("enable", "`enable: true` alone says nothing about the numerics"));
         }
         if self.learn_amax == Some(true) {
             return Err(fault("learn_amax", "`learn_amax` was removed from ModelOpt"));
         }
-        if self
-            .effective_bits
-            .map_or(false, |bits| !(*bits > 0.0 && *bits <= 16.0))
-        {
-            return Err(fault(
-                "effective_bits",
-                "`effective_bits` must be above 0 and at most 16",
-            ));
+        if self.effective_bits.map_or(false, |bits| !(*bits > 0.0 && *bits <= 16.0)) {
+            return Err(fault("effective_bits", "`effective_bits` must be above 0 and at most 16"));
         }
         if let Some(blocks) = self.block_sizes.value() {
-            check_blocks(&self.axis, blocks).map_err(|message| Fault {
-                key: "block_sizes",
-                message,
-            })?;
+            check_blocks(&self.axis, blocks).map_err(|message| Fault { key: "block_sizes", message })?;
         }
         if self.bias.map_or(false, |bias| bias.axes.is_empty()) {
             return Err(fault("bias", "`bias` names no axis to reduce, like `-2: null`"));
@@ -256,19 +237,13 @@ impl QuantizerAttributes {
             Some(_) => false,
         };
         if !known {
-            return Err(fault(
-                "calibrator",
-                "`calibrator` must be `max`, `histogram` or a constructor",
-            ));
+            return Err(fault("calibrator", "`calibrator` must be `max`, `histogram` or a constructor"));
         }
         if self.constant_amax.map_or(false, |amax| *amax <= 0.0) {
             return Err(fault("constant_amax", "`constant_amax` must be positive"));
         }
         if self.use_constant_amax == Some(true) && self.constant_amax.value().is_some() {
-            return Err(fault(
-                "constant_amax",
-                "`use_constant_amax` and `constant_amax` exclude each other",
-            ));
+            return Err(fault("constant_amax", "`use_constant_amax` and `constant_amax` exclude each other"));
         }
         match &self.rotate {
             Some(Rotate::Detailed(details)) if details.block_size.map_or(false, |size| *size < 1) => {
@@ -303,18 +278,12 @@ impl QuantizerAttributes {
             }
             NumBits::Named(name) => format!("`{name}` is neither a number of bits nor a float like `e4m3`"),
         };
-        Err(Fault {
-            key: "num_bits",
-            message,
-        })
+        Err(Fault { key: "num_bits", message })
     }
 }
 
 fn fault(key: &'static str, message: &str) -> Fault {
-    Fault {
-        key,
-        message: message.to_owned(),
-    }
+    Fault { key, message: message.to_owned() }
 }
 
 impl fmt::Display for NumBits {

@@ -32,10 +32,7 @@ fn only_what_was_written_is_printed() {
 #[test]
 fn four_over_six_is_printed_as_a_number() {
     let value = attributes(json!({"block_sizes": {"-1": 16, "four_over_six": true}}));
-    assert_eq!(
-        serde_json::to_value(&value).unwrap(),
-        json!({"block_sizes": {"-1": 16, "four_over_six": 1}})
-    );
+    assert_eq!(serde_json::to_value(&value).unwrap(), json!({"block_sizes": {"-1": 16, "four_over_six": 1}}));
     assert!(value.block_sizes.map_or(false, BlockSizes::is_four_over_six));
 }
 
@@ -48,20 +45,12 @@ fn float_formats_have_their_rules() {
                 .check()
                 .is_ok()
         );
-        assert!(
-            attributes(json!({"num_bits": bits, "backend": "mine"}))
-                .check()
-                .is_ok()
-        );
+        assert!(attributes(json!({"num_bits": bits, "backend": "mine"})).check().is_ok());
     }
     for bits in [[4, 3], [2, 1]] {
         assert!(attributes(json!({"num_bits": bits})).check().is_ok());
     }
-    refused(
-        json!({"num_bits": [0, 3]}),
-        "num_bits",
-        "E0M3 needs at least one bit of each",
-    );
+    refused(json!({"num_bits": [0, 3]}), "num_bits", "E0M3 needs at least one bit of each");
     refused(
         json!({"num_bits": [4, 4]}),
         "num_bits",
@@ -82,11 +71,7 @@ fn what_excludes_each_other_is_refused() {
         "block_sizes",
         "`axis` and `block_sizes` exclude each other",
     );
-    assert!(
-        attributes(json!({"axis": null, "block_sizes": {"-1": 16}}))
-            .check()
-            .is_ok()
-    );
+    assert!(attributes(json!({"axis": null, "block_sizes": {"-1": 16}})).check().is_ok());
     refused(
         json!({"use_constant_amax": true, "constant_amax": 1.0}),
         "constant_amax",
@@ -106,41 +91,17 @@ fn numbers_have_bounds() {
         "effective_bits",
         "`effective_bits` must be above 0 and at most 16",
     );
-    refused(
-        json!({"constant_amax": 0.0}),
-        "constant_amax",
-        "`constant_amax` must be positive",
-    );
-    refused(
-        json!({"block_sizes": {"-1": 0}}),
-        "block_sizes",
-        "a block of 0 elements is not possible",
-    );
-    refused(
-        json!({"bias": {"type": "static"}}),
-        "bias",
-        "`bias` names no axis to reduce, like `-2: null`",
-    );
-    refused(
-        json!({"rotate": {"block_size": 0}}),
-        "rotate",
-        "`block_size` of `rotate` must be positive",
-    );
+    refused(json!({"constant_amax": 0.0}), "constant_amax", "`constant_amax` must be positive");
+    refused(json!({"block_sizes": {"-1": 0}}), "block_sizes", "a block of 0 elements is not possible");
+    refused(json!({"bias": {"type": "static"}}), "bias", "`bias` names no axis to reduce, like `-2: null`");
+    refused(json!({"rotate": {"block_size": 0}}), "rotate", "`block_size` of `rotate` must be positive");
     refused(
         json!({"calibrator": "min"}),
         "calibrator",
         "`calibrator` must be `max`, `histogram` or a constructor",
     );
-    refused(
-        json!({"learn_amax": true}),
-        "learn_amax",
-        "`learn_amax` was removed from ModelOpt",
-    );
-    refused(
-        json!({"enable": true}),
-        "enable",
-        "`enable: true` alone says nothing about the numerics",
-    );
+    refused(json!({"learn_amax": true}), "learn_amax", "`learn_amax` was removed from ModelOpt");
+    refused(json!({"enable": true}), "enable", "`enable: true` alone says nothing about the numerics");
 }
 
 #[test]
@@ -155,10 +116,7 @@ fn unknown_keys_and_values_are_refused() {
         json!({"rotate": {"mod": "rotate"}}),
         json!({"trt_high_precision_dtype": "Double"}),
     ] {
-        assert!(
-            serde_json::from_value::<QuantizerAttributes>(value.clone()).is_err(),
-            "{value}"
-        );
+        assert!(serde_json::from_value::<QuantizerAttributes>(value.clone()).is_err(), "{value}");
     }
 }
 
@@ -166,18 +124,9 @@ fn unknown_keys_and_values_are_refused() {
 fn a_summary_fits_a_table() {
     let nvfp4 =
         json!({"num_bits": [2, 1], "block_sizes": {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}});
-    assert_eq!(
-        attributes(nvfp4).summary(),
-        "E2M1, dynamic blocks of 16 with E4M3 scales"
-    );
-    assert_eq!(
-        attributes(json!({"num_bits": 8, "axis": 0})).summary(),
-        "INT8, a scale per channel"
-    );
+    assert_eq!(attributes(nvfp4).summary(), "E2M1, dynamic blocks of 16 with E4M3 scales");
+    assert_eq!(attributes(json!({"num_bits": 8, "axis": 0})).summary(), "INT8, a scale per channel");
     assert_eq!(QuantizerAttributes::default().summary(), "INT8");
     let per_token = json!({"num_bits": [4, 3], "type": "dynamic", "block_sizes": {"-1": null}});
-    assert_eq!(
-        attributes(per_token).summary(),
-        "E4M3, static blocks of all, dynamic"
-    );
+    assert_eq!(attributes(per_token).summary(), "E4M3, static blocks of all, dynamic");
 }

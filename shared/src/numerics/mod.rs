@@ -5,7 +5,9 @@ mod blocks;
 pub(crate) mod field;
 pub mod format;
 
-pub use attributes::{Axis, Fault, HighPrecision, NumBits, QuantizerAttributes, Rotate, RotateDetails, RotateMode, Scaling};
+pub use attributes::{
+    Axis, Fault, HighPrecision, NumBits, QuantizerAttributes, Rotate, RotateDetails, RotateMode, Scaling,
+};
 pub use blocks::{Bias, BiasMethod, BlockSizes};
 pub use field::Field;
 pub use format::{Format, StoredPart};

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_perplexity_that_is_not_finite_survives_as_not_a_number() {
-        let broken = Evaluation { perplexity: f64::INFINITY, nll: f64::NAN, tokens: 3, windows: 1, kl_mean: None };
+        let broken =
+            Evaluation { perplexity: f64::INFINITY, nll: f64::NAN, tokens: 3, windows: 1, kl_mean: None };
         let text = serde_json::to_string(&broken).unwrap();
         let read: Evaluation = serde_json::from_str(&text).unwrap();
         assert!(read.perplexity.is_nan() && read.nll.is_nan());

@@ -112,16 +112,8 @@ impl AutoQuantize {
 
     /// Checks the rules over several keys, knowing whether the recipe has a fixed baseline.
     pub(super) fn check(&self, has_baseline: HasBaseline) -> Result<(), Fault> {
-        let fault = |key, message: &str| {
-            Err(Fault {
-                key,
-                message: message.to_owned(),
-            })
-        };
-        let global = self
-            .candidate_formats
-            .as_ref()
-            .is_some_and(|formats| !formats.is_empty());
+        let fault = |key, message: &str| Err(Fault { key, message: message.to_owned() });
+        let global = self.candidate_formats.as_ref().is_some_and(|formats| !formats.is_empty());
         let spaces = self.module_search_spaces.as_deref().unwrap_or_default();
         self.check_numbers()?;
         if spaces.iter().any(|space| space.module_name_patterns.is_empty()) {
@@ -142,14 +134,12 @@ impl AutoQuantize {
                 "with a `quantize` baseline, searched modules stand in `module_search_spaces`, \
                  not in `candidate_formats`",
             ),
-            (HasBaseline::Yes, false, true) => fault(
-                "",
-                "with a `quantize` baseline, `module_search_spaces` needs at least one entry",
-            ),
-            (HasBaseline::No, false, _) => fault(
-                "",
-                "without a `quantize` baseline, `candidate_formats` needs at least one entry",
-            ),
+            (HasBaseline::Yes, false, true) => {
+                fault("", "with a `quantize` baseline, `module_search_spaces` needs at least one entry")
+            }
+            (HasBaseline::No, false, _) => {
+                fault("", "without a `quantize` baseline, `candidate_formats` needs at least one entry")
+            }
             _ => Ok(()),
         }
     }
@@ -158,24 +148,14 @@ impl AutoQuantize {
         let bits = self.effective_bits();
         if !(bits > 0.0 && bits <= 16.0) {
             let message = format!("`effective_bits` is {bits}, and must be above 0 and at most 16");
-            return Err(Fault {
-                key: "constraints",
-                message,
-            });
+            return Err(Fault { key: "constraints", message });
         }
-        let ratio = self
-            .constraints
-            .cost
-            .value()
-            .and_then(|cost| cost.active_moe_expert_ratio.value());
+        let ratio = self.constraints.cost.value().and_then(|cost| cost.active_moe_expert_ratio.value());
         match ratio {
             Some(ratio) if !(*ratio > 0.0 && *ratio <= 1.0) => {
                 let message =
                     format!("`active_moe_expert_ratio` is {ratio}, and must be above 0 and at most 1");
-                Err(Fault {
-                    key: "constraints",
-                    message,
-                })
+                Err(Fault { key: "constraints", message })
             }
             _ => Ok(()),
         }

@@ -115,10 +115,7 @@ impl RecipeType {
 
     /// Whether it trains a draft model, which is recognised but not done here.
     pub const fn is_speculative(self) -> bool {
-        matches!(
-            self,
-            Self::SpeculativeEagle | Self::SpeculativeDflash | Self::SpeculativeMedusa
-        )
+        matches!(self, Self::SpeculativeEagle | Self::SpeculativeDflash | Self::SpeculativeMedusa)
     }
 }
 
@@ -177,10 +174,7 @@ impl Recipe {
     pub fn resolved_json(&self) -> Result<Value> {
         let failed = |error: serde_json::Error| Error::bug(format!("a recipe did not become JSON: {error}"));
         let mut fields = Map::new();
-        fields.insert(
-            "metadata".to_owned(),
-            serde_json::to_value(&self.metadata).map_err(failed)?,
-        );
+        fields.insert("metadata".to_owned(), serde_json::to_value(&self.metadata).map_err(failed)?);
         match &self.body {
             Body::Quantize(config) => {
                 let config = serde_json::to_value(config).map_err(failed)?;
@@ -190,15 +184,9 @@ impl Recipe {
                 };
             }
             Body::AutoQuantize { baseline, search } => {
-                fields.insert(
-                    "auto_quantize".to_owned(),
-                    serde_json::to_value(search).map_err(failed)?,
-                );
+                fields.insert("auto_quantize".to_owned(), serde_json::to_value(search).map_err(failed)?);
                 if let Some(baseline) = baseline {
-                    fields.insert(
-                        "quantize".to_owned(),
-                        serde_json::to_value(baseline).map_err(failed)?,
-                    );
+                    fields.insert("quantize".to_owned(), serde_json::to_value(baseline).map_err(failed)?);
                 }
             }
             Body::Training(sections) => fields.extend(sections.clone()),

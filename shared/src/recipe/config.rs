@@ -103,12 +103,7 @@ impl TryFrom<ConfigForm> for QuantizeConfig {
             Some(entries) => entries,
             None => vec![default_entry()?],
         };
-        Ok(Self {
-            quant_cfg,
-            algorithm,
-            effective_bits,
-            written,
-        })
+        Ok(Self { quant_cfg, algorithm, effective_bits, written })
     }
 }
 
@@ -121,12 +116,7 @@ fn default_entry() -> Result<QuantizerEntry, String> {
 
 impl From<QuantizeConfig> for ConfigForm {
     fn from(config: QuantizeConfig) -> Self {
-        let QuantizeConfig {
-            quant_cfg,
-            algorithm,
-            effective_bits,
-            written,
-        } = config;
+        let QuantizeConfig { quant_cfg, algorithm, effective_bits, written } = config;
         Self {
             algorithm: match algorithm {
                 _ if !written.algorithm => Field::Unset,

@@ -81,20 +81,11 @@ fn resolved(library: &Library, name_or_path: &str) -> Result<Definition> {
         return recipe(library, name_or_path);
     }
     let schema = file.schema.unwrap_or(Schema::Any);
-    let kind = if file.schema.is_some() {
-        Kind::Snippet
-    } else {
-        Kind::Configuration
-    };
+    let kind = if file.schema.is_some() { Kind::Snippet } else { Kind::Configuration };
     let node = Resolver::new(library).resolve(file, schema)?;
     let content = plain(content(&node, schema)?);
     let notes = renamed.map(|renamed| renamed.to_string()).into_iter().collect();
-    Ok(Definition {
-        name: location.name(),
-        kind,
-        content,
-        notes,
-    })
+    Ok(Definition { name: location.name(), kind, content, notes })
 }
 
 fn recipe(library: &Library, name_or_path: &str) -> Result<Definition> {
@@ -103,12 +94,7 @@ fn recipe(library: &Library, name_or_path: &str) -> Result<Definition> {
         Form::Recipe => Kind::Recipe(recipe.metadata.recipe_type),
         Form::Preset => Kind::Preset,
     };
-    Ok(Definition {
-        content: recipe.resolved_json()?,
-        name: recipe.name,
-        kind,
-        notes: recipe.notes,
-    })
+    Ok(Definition { content: recipe.resolved_json()?, name: recipe.name, kind, notes: recipe.notes })
 }
 
 /// A snippet as its type prints it.
@@ -132,16 +118,9 @@ fn content(node: &Node, schema: Schema) -> Result<Value> {
 pub fn list(library: &Library) -> Result<Vec<Listing>> {
     let listing = |name: &String| {
         let definition = define(library, name)?;
-        let description = definition
-            .content
-            .pointer("/metadata/description")
-            .and_then(Value::as_str);
+        let description = definition.content.pointer("/metadata/description").and_then(Value::as_str);
         let description = description.unwrap_or_default().trim().to_owned();
-        Ok(Listing {
-            name: name.clone(),
-            kind: definition.kind,
-            description,
-        })
+        Ok(Listing { name: name.clone(), kind: definition.kind, description })
     };
     library.names().iter().map(listing).collect()
 }

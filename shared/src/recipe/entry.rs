@@ -86,10 +86,7 @@ impl EntryForm {
             Field::Set(cfg) if cfg.is_empty() && enable => {
                 let message = "an empty `cfg` says nothing: leave it out to keep the attributes, \
                                or set `enable: false`";
-                return Err(Fault {
-                    key: "cfg",
-                    message: message.to_owned(),
-                });
+                return Err(Fault { key: "cfg", message: message.to_owned() });
             }
             Field::Set(cfg) if !cfg.is_empty() => cfg,
             _ => QuantizerCfg::None,
@@ -136,14 +133,7 @@ impl TryFrom<EntryForm> for QuantizerEntry {
 
 impl From<QuantizerEntry> for EntryForm {
     fn from(entry: QuantizerEntry) -> Self {
-        let QuantizerEntry {
-            quantizer_name,
-            parent_class,
-            cfg,
-            enable,
-            origin,
-            written,
-        } = entry;
+        let QuantizerEntry { quantizer_name, parent_class, cfg, enable, origin, written } = entry;
         Self {
             cfg: match cfg {
                 QuantizerCfg::None if written.cfg => Field::Null,

@@ -21,11 +21,7 @@ fn an_unknown_recipe_suggests_the_closest() {
             )
         );
     }
-    assert!(
-        bench
-            .refusal("zzzzzzzzz")
-            .ends_with("a path names a file or folder of your own")
-    );
+    assert!(bench.refusal("zzzzzzzzz").ends_with("a path names a file or folder of your own"));
 }
 
 #[test]
@@ -119,11 +115,7 @@ fn an_unknown_key_names_line_and_suggestion() {
 #[test]
 fn an_override_must_be_an_assignment() {
     let bench = Workbench::new();
-    let refusal = |text| {
-        bench
-            .load_with("general/ptq/fp8_default-kv_fp8", &[text])
-            .unwrap_err()
-    };
+    let refusal = |text| bench.load_with("general/ptq/fp8_default-kv_fp8", &[text]).unwrap_err();
     assert_eq!(
         refusal("quantize.algorithm").to_string(),
         "the override `quantize.algorithm` has no `=`\n\nhint: write it as `quantize.algorithm=max`"
@@ -149,18 +141,12 @@ fn folders_take_no_overrides_and_need_both_parts() {
         "a recipe folder needs a file `quantize.yml` or `quantize.yaml`\n  at mine\n\nhint: add `quantize.yaml`"
     );
     let error = bench.load_with("mine", &["quantize.algorithm=max"]).unwrap_err();
-    assert!(
-        error
-            .message
-            .starts_with("overrides are for recipes in a single file")
-    );
+    assert!(error.message.starts_with("overrides are for recipes in a single file"));
     let bench = Workbench::new()
         .with("mine/metadata.yaml", "recipe_type: auto_quantize\n")
         .with("mine/quantize.yaml", "{}");
     assert!(
-        bench
-            .refusal("mine")
-            .starts_with("a recipe folder holds recipes of type `ptq`, not `auto_quantize`")
+        bench.refusal("mine").starts_with("a recipe folder holds recipes of type `ptq`, not `auto_quantize`")
     );
 }
 
@@ -208,10 +194,7 @@ fn imports_must_be_a_mapping_of_paths() {
 #[test]
 fn a_snippet_needs_exactly_one_known_schema() {
     let refusal = |snippet: &str| {
-        Workbench::new()
-            .with("snippet.yaml", snippet)
-            .with("r.yaml", &importing("  {}\n"))
-            .refusal("r")
+        Workbench::new().with("snippet.yaml", snippet).with("r.yaml", &importing("  {}\n")).refusal("r")
     };
     assert_eq!(
         refusal("num_bits: 8\n"),
@@ -256,10 +239,7 @@ fn unknown_import_names_list_the_known_ones() {
          hint: add `imports:` with a line `y: PATH` to this file",
     );
     let bench = Workbench::new()
-        .with(
-            "snippet.yaml",
-            &format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n"),
-        )
+        .with("snippet.yaml", &format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n"))
         .with("r.yaml", &importing(entry));
     assert_eq!(
         bench.refusal("r"),
@@ -285,10 +265,7 @@ fn imports_in_a_circle_are_refused() {
 #[test]
 fn a_circle_through_links_is_found_too() {
     let bench = Workbench::new()
-        .with(
-            "snippet.yaml",
-            &format!("{ENTRIES}imports: {{n: link}}\n---\n- $import: n\n"),
-        )
+        .with("snippet.yaml", &format!("{ENTRIES}imports: {{n: link}}\n---\n- $import: n\n"))
         .with("r.yaml", &importing("  quant_cfg: [{$import: x}]\n"));
     std::os::unix::fs::symlink("snippet.yaml", bench.path().join("link.yaml")).unwrap();
     assert!(bench.refusal("r").contains("circular import"));
@@ -299,18 +276,12 @@ fn a_circle_through_links_is_found_too() {
 #[test]
 fn imports_must_fit_their_place() {
     let bench = |snippet: &str, lines: &str| {
-        Workbench::new()
-            .with("snippet.yaml", snippet)
-            .with("r.yaml", &importing(lines))
-            .refusal("r")
+        Workbench::new().with("snippet.yaml", snippet).with("r.yaml", &importing(lines)).refusal("r")
     };
     let list = format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n");
     let attributes = format!("{ATTRIBUTES}num_bits: 8\n");
     assert_eq!(
-        bench(
-            &list,
-            "  quant_cfg:\n    - quantizer_name: a\n      cfg: {$import: x}\n"
-        ),
+        bench(&list, "  quant_cfg:\n    - quantizer_name: a\n      cfg: {$import: x}\n"),
         "`$import` inside a mapping needs a mapping, and this is a list\n  at r.yaml:6:22 (`quantize.quant_cfg.0.cfg`)\n\n\
          hint: import a list as a list element of its own: `- $import: name`"
     );
@@ -334,10 +305,8 @@ fn imports_must_fit_their_place() {
 
 #[test]
 fn imports_that_multiply_are_refused() {
-    let mut bench = Workbench::new().with(
-        "s0.yaml",
-        &format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n"),
-    );
+    let mut bench =
+        Workbench::new().with("s0.yaml", &format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n"));
     for level in 1..=30 {
         let text = format!(
             "{ENTRIES}imports: {{n: s{}}}\n---\n- $import: n\n- $import: n\n- $import: n\n",
@@ -345,15 +314,9 @@ fn imports_that_multiply_are_refused() {
         );
         bench = bench.with(&format!("s{level}.yaml"), &text);
     }
-    let bench = bench.with(
-        "r.yaml",
-        &format!("{HEAD}imports: {{x: s30}}\nquantize: {{quant_cfg: [{{$import: x}}]}}\n"),
-    );
-    assert!(
-        bench
-            .refusal("r")
-            .contains("imports expand to more than a recipe may hold")
-    );
+    let bench = bench
+        .with("r.yaml", &format!("{HEAD}imports: {{x: s30}}\nquantize: {{quant_cfg: [{{$import: x}}]}}\n"));
+    assert!(bench.refusal("r").contains("imports expand to more than a recipe may hold"));
 }
 
 #[test]
@@ -363,25 +326,16 @@ fn endless_chains_of_imports_are_refused() {
         let text = format!("{ENTRIES}imports: {{n: s{}}}\n---\n- $import: n\n", level + 1);
         bench = bench.with(&format!("s{level}.yaml"), &text);
     }
-    let bench = bench.with(
-        "r.yaml",
-        &format!("{HEAD}imports: {{x: s0}}\nquantize: {{quant_cfg: [{{$import: x}}]}}\n"),
-    );
-    assert!(
-        bench
-            .refusal("r")
-            .contains("more than 32 files import one another in a chain")
-    );
+    let bench = bench
+        .with("r.yaml", &format!("{HEAD}imports: {{x: s0}}\nquantize: {{quant_cfg: [{{$import: x}}]}}\n"));
+    assert!(bench.refusal("r").contains("more than 32 files import one another in a chain"));
 }
 
 #[test]
 fn a_file_that_is_not_text_is_refused() {
     let bench = Workbench::new();
     std::fs::write(bench.path().join("r.yaml"), [0xff, 0xfe, 0x00]).unwrap();
-    assert_eq!(
-        bench.refusal("r"),
-        "the file is not UTF-8 text\n  at r.yaml\n\nhint: save it as UTF-8"
-    );
+    assert_eq!(bench.refusal("r"), "the file is not UTF-8 text\n  at r.yaml\n\nhint: save it as UTF-8");
 }
 
 #[test]
@@ -428,9 +382,6 @@ fn every_refusal_has_a_remedy() {
         "a: !!set {b}\n",
     ] {
         let error = Workbench::new().with("r.yaml", text).load("r").unwrap_err();
-        assert!(
-            error.hint.is_some() && error.place.line.is_some(),
-            "{text}: {error}"
-        );
+        assert!(error.hint.is_some() && error.place.line.is_some(), "{text}: {error}");
     }
 }

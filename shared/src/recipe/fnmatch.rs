@@ -26,10 +26,7 @@ enum Segment {
 enum Token {
     Char(char),
     Any,
-    Set {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+    Set { negated: bool, ranges: Vec<(char, char)> },
 }
 
 impl Pattern {
@@ -60,9 +57,7 @@ impl Pattern {
                 segment.push(token);
             }
         }
-        Self {
-            segments: segments.into_iter().map(Segment::new).collect(),
-        }
+        Self { segments: segments.into_iter().map(Segment::new).collect() }
     }
 
     /// Whether anything in it but a star can stand for a digit.
@@ -118,9 +113,7 @@ impl Segment {
             Self::Literal(literal) => text.strip_prefix(literal.as_str()),
             Self::Tokens(tokens) => {
                 let mut chars = text.chars();
-                let fits = tokens
-                    .iter()
-                    .all(|token| chars.next().is_some_and(|c| token.fits(c)));
+                let fits = tokens.iter().all(|token| chars.next().is_some_and(|c| token.fits(c)));
                 fits.then_some(chars.as_str())
             }
         }
@@ -129,15 +122,10 @@ impl Segment {
     /// Where this segment starts, if the text ends with it.
     fn cut_from_end(&self, text: &str) -> Option<usize> {
         match self {
-            Self::Literal(literal) => text
-                .ends_with(literal.as_str())
-                .then(|| text.len() - literal.len()),
+            Self::Literal(literal) => text.ends_with(literal.as_str()).then(|| text.len() - literal.len()),
             Self::Tokens(tokens) => {
                 let mut chars = text.chars();
-                let fits = tokens
-                    .iter()
-                    .rev()
-                    .all(|token| chars.next_back().is_some_and(|c| token.fits(c)));
+                let fits = tokens.iter().rev().all(|token| chars.next_back().is_some_and(|c| token.fits(c)));
                 fits.then_some(chars.as_str().len())
             }
         }
@@ -147,10 +135,9 @@ impl Segment {
     fn find_in(&self, text: &str) -> Option<usize> {
         match self {
             Self::Literal(literal) => text.find(literal.as_str()).map(|start| start + literal.len()),
-            Self::Tokens(_) => text.char_indices().find_map(|(start, _)| {
-                self.strip_from(&text[start..])
-                    .map(|rest| text.len() - rest.len())
-            }),
+            Self::Tokens(_) => text
+                .char_indices()
+                .find_map(|(start, _)| self.strip_from(&text[start..]).map(|rest| text.len() - rest.len())),
         }
     }
 }
@@ -204,15 +191,8 @@ fn set(content: &[char]) -> Token {
         // Python drops backward ranges first and looks for the mark of negation then, so `[b-a!x]` is `[!x]`.
         Some(&('!', last)) if !negated => {
             let others = ranges.split_off(1);
-            let ends = if last == '!' {
-                vec![]
-            } else {
-                vec![('-', '-'), (last, last)]
-            };
-            Token::Set {
-                negated: true,
-                ranges: ends.into_iter().chain(others).collect(),
-            }
+            let ends = if last == '!' { vec![] } else { vec![('-', '-'), (last, last)] };
+            Token::Set { negated: true, ranges: ends.into_iter().chain(others).collect() }
         }
         _ => Token::Set { negated, ranges },
     }

@@ -44,18 +44,9 @@ proptest! {
 
 #[test]
 fn a_star_crosses_dots() {
-    assert!(fnmatch(
-        "model.layers.0.mlp.up_proj.weight_quantizer",
-        "*mlp*weight_quantizer"
-    ));
-    assert!(fnmatch(
-        "model.layers.0.self_attn.k_bmm_quantizer",
-        "*[kv]_bmm_quantizer"
-    ));
-    assert!(!fnmatch(
-        "model.layers.0.self_attn.q_bmm_quantizer",
-        "*[kv]_bmm_quantizer"
-    ));
+    assert!(fnmatch("model.layers.0.mlp.up_proj.weight_quantizer", "*mlp*weight_quantizer"));
+    assert!(fnmatch("model.layers.0.self_attn.k_bmm_quantizer", "*[kv]_bmm_quantizer"));
+    assert!(!fnmatch("model.layers.0.self_attn.q_bmm_quantizer", "*[kv]_bmm_quantizer"));
 }
 
 #[test]

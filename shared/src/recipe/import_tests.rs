@@ -32,10 +32,7 @@ fn an_entry_can_be_an_import_with_changes() {
              - {{$import: none, quantizer_name: '*lm_head*'}}\n"
         ),
     );
-    assert_eq!(
-        bench.entries("r"),
-        r#"[{"enable":false,"quantizer_name":"*lm_head*"}]"#
-    );
+    assert_eq!(bench.entries("r"), r#"[{"enable":false,"quantizer_name":"*lm_head*"}]"#);
 }
 
 #[test]
@@ -123,11 +120,7 @@ fn imports_are_looked_up_in_the_working_folder_before_the_library() {
         .with("configs/numerics/fp8.yml", &format!("{ATTRIBUTES}num_bits: 5\n"))
         .with("general/ptq/fp8_default-kv_fp8.yaml", "broken: [\n");
     let recipe = bench.load("general/ptq/fp8_default-kv_fp8").unwrap();
-    assert_eq!(
-        recipe.origin,
-        Origin::BuiltIn,
-        "recipes are looked up in the library first"
-    );
+    assert_eq!(recipe.origin, Origin::BuiltIn, "recipes are looked up in the library first");
     let weight = &recipe.quantize().unwrap().quant_cfg[1].cfg.attributes()[0];
     assert_eq!(weight.num_bits, Some(crate::numerics::NumBits::Integer(5)));
 }
@@ -135,10 +128,7 @@ fn imports_are_looked_up_in_the_working_folder_before_the_library() {
 #[test]
 fn a_suffix_is_probed_and_a_dotted_stem_has_none() {
     let bench = Workbench::new()
-        .with(
-            "my.quant_cfg.yml",
-            &format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n"),
-        )
+        .with("my.quant_cfg.yml", &format!("{ENTRIES}- {{quantizer_name: a, enable: true}}\n"))
         .with(
             "r.yml",
             &format!("{HEAD}imports: {{mine: my.quant_cfg}}\nquantize: {{quant_cfg: [{{$import: mine}}]}}\n"),
@@ -158,17 +148,9 @@ fn entries_know_whether_they_are_somebodys_own() {
         ),
     );
     let recipe = bench.load("r").unwrap();
-    let origins: Vec<EntryOrigin> = recipe
-        .quantize()
-        .unwrap()
-        .quant_cfg
-        .iter()
-        .map(|entry| entry.origin)
-        .collect();
-    assert_eq!(
-        origins,
-        [EntryOrigin::Library, EntryOrigin::Library, EntryOrigin::Own]
-    );
+    let origins: Vec<EntryOrigin> =
+        recipe.quantize().unwrap().quant_cfg.iter().map(|entry| entry.origin).collect();
+    assert_eq!(origins, [EntryOrigin::Library, EntryOrigin::Library, EntryOrigin::Own]);
     assert!(matches!(recipe.origin, Origin::Own(_)));
 }
 
@@ -182,9 +164,7 @@ fn folders_hold_recipes_in_parts() {
         ("recipe.yml", "metadata:\n  recipe_type: ptq\n  description: d\n"),
         ("recipe.yaml", "recipe_type: ptq\ndescription: d\n"),
     ] {
-        let bench = Workbench::new()
-            .with(&format!("mine/{head}"), metadata)
-            .with("mine/quantize.yaml", body);
+        let bench = Workbench::new().with(&format!("mine/{head}"), metadata).with("mine/quantize.yaml", body);
         assert_eq!(
             bench.resolved("mine"),
             r#"{"metadata":{"description":"d","recipe_type":"ptq"},"quantize":{"algorithm":"max","quant_cfg":[{"enable":false,"quantizer_name":"*"}]}}"#,
@@ -200,23 +180,14 @@ fn imports_of_recipe_yml_are_known_in_quantize_yml() {
             "mine/recipe.yml",
             "imports: {base: configs/ptq/units/base_disable_all}\nmetadata: {recipe_type: ptq}\n",
         )
-        .with(
-            "mine/quantize.yml",
-            "algorithm: max\nquant_cfg:\n  - $import: base\n",
-        );
-    assert_eq!(
-        bench.entries("mine"),
-        r#"[{"enable":false,"quantizer_name":"*"}]"#
-    );
+        .with("mine/quantize.yml", "algorithm: max\nquant_cfg:\n  - $import: base\n");
+    assert_eq!(bench.entries("mine"), r#"[{"enable":false,"quantizer_name":"*"}]"#);
 }
 
 #[test]
 fn a_folder_without_a_recipe_does_not_hide_a_preset() {
     let bench = Workbench::new().with("mxfp8/readme.txt", "my outputs");
-    assert_eq!(
-        bench.load("mxfp8").unwrap().name,
-        "configs/ptq/presets/model/mxfp8"
-    );
+    assert_eq!(bench.load("mxfp8").unwrap().name, "configs/ptq/presets/model/mxfp8");
 }
 
 #[test]
@@ -233,17 +204,10 @@ fn overrides_set_values_deep_inside() {
         )
         .unwrap();
     let config = recipe.quantize().unwrap();
-    assert_eq!(
-        config.algorithm,
-        serde_json::json!({"method": "mse", "step": 0.001})
-    );
+    assert_eq!(config.algorithm, serde_json::json!({"method": "mse", "step": 0.001}));
     assert!(config.quant_cfg[0].enable);
-    let description = bench
-        .load_with(
-            "general/ptq/nvfp4_default-kv_fp8",
-            &["metadata.description=a = b"],
-        )
-        .unwrap();
+    let description =
+        bench.load_with("general/ptq/nvfp4_default-kv_fp8", &["metadata.description=a = b"]).unwrap();
     assert_eq!(description.metadata.description.as_deref(), Some("a = b"));
 }
 
@@ -258,11 +222,7 @@ fn older_spellings_of_quant_cfg_are_understood_and_noted() {
     );
     let recipe = bench.load("r").unwrap();
     assert_eq!(recipe.notes.len(), 1);
-    assert!(
-        recipe.notes[0].contains("the form of older releases"),
-        "{:?}",
-        recipe.notes
-    );
+    assert!(recipe.notes[0].contains("the form of older releases"), "{:?}", recipe.notes);
 }
 
 #[test]
@@ -278,10 +238,7 @@ fn an_empty_cfg_that_is_switched_off_is_no_cfg() {
 #[test]
 fn without_entries_everything_becomes_eight_bit_integers() {
     let bench = Workbench::new().with("r.yaml", &format!("{HEAD}quantize: {{algorithm: null}}\n"));
-    assert_eq!(
-        bench.resolved("r"),
-        r#"{"metadata":{"recipe_type":"ptq"},"quantize":{"algorithm":null}}"#
-    );
+    assert_eq!(bench.resolved("r"), r#"{"metadata":{"recipe_type":"ptq"},"quantize":{"algorithm":null}}"#);
     let recipe = bench.load("r").unwrap();
     let entry = &recipe.quantize().unwrap().quant_cfg[0];
     assert_eq!((entry.quantizer_name.as_str(), entry.enable), ("*", true));

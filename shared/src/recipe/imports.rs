@@ -41,12 +41,7 @@ type Scope = Vec<(String, Rc<Snippet>)>;
 impl<'a> Resolver<'a> {
     /// A resolver that has seen nothing.
     pub fn new(library: &'a Library) -> Self {
-        Self {
-            library,
-            resolved: HashMap::new(),
-            chain: Vec::new(),
-            cost: 0,
-        }
+        Self { library, resolved: HashMap::new(), chain: Vec::new(), cost: 0 }
     }
 
     /// The body of a file with everything imported in place.
@@ -66,9 +61,7 @@ impl<'a> Resolver<'a> {
             return Err(self.cycle(&file.identity));
         }
         self.chain.push(file.identity.clone());
-        let inherited = outer
-            .iter()
-            .filter(|import| !file.imports.iter().any(|own| own.name == import.name));
+        let inherited = outer.iter().filter(|import| !file.imports.iter().any(|own| own.name == import.name));
         let scope: Result<Scope> = file
             .imports
             .iter()
@@ -96,10 +89,7 @@ impl<'a> Resolver<'a> {
         let raw = RawFile::read(&location)?;
         let Some(schema) = raw.schema else {
             let (name, file) = (&import.name, location.path());
-            let message = format!(
-                "the import `{name}` has no `modelopt-schema` comment: {}",
-                file.display()
-            );
+            let message = format!("the import `{name}` has no `modelopt-schema` comment: {}", file.display());
             return Err(import.refuse(Error::input(message)).hint(
                 "start it with `# modelopt-schema: modelopt.torch.quantization.config.QuantizerCfgListConfig` \
                  or the like",
@@ -108,11 +98,7 @@ impl<'a> Resolver<'a> {
         let within = |error: Error| error.context(format!("in the import `{}`", import.name));
         let node = self.resolve(raw, schema).map_err(within)?;
         read::check(&node, schema).map_err(within)?;
-        let snippet = Rc::new(Snippet {
-            cost: cost(&node),
-            node,
-            schema,
-        });
+        let snippet = Rc::new(Snippet { cost: cost(&node), node, schema });
         self.resolved.insert(identity, Rc::clone(&snippet));
         Ok(snippet)
     }
@@ -121,25 +107,17 @@ impl<'a> Resolver<'a> {
     fn location(&self, import: &Import) -> Result<Location> {
         self.library.find_config(&import.path).map_err(|error| {
             let names = self.library.names();
-            import
-                .refuse(error)
-                .hint(match closest(&import.path, names.iter().map(String::as_str)) {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => {
-                        "paths are relative to the working folder or to the library (`qlaunch recipe list`)"
-                            .to_owned()
-                    }
-                })
+            import.refuse(error).hint(match closest(&import.path, names.iter().map(String::as_str)) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => "paths are relative to the working folder or to the library (`qlaunch recipe list`)"
+                    .to_owned(),
+            })
         })
     }
 
     fn cycle(&self, identity: &str) -> Error {
-        let chain: Vec<String> = self
-            .chain
-            .iter()
-            .chain([&identity.to_owned()])
-            .map(|file| format!("`{file}`"))
-            .collect();
+        let chain: Vec<String> =
+            self.chain.iter().chain([&identity.to_owned()]).map(|file| format!("`{file}`")).collect();
         Error::input(format!("circular import: {}", chain.join(" → "))).hint("remove one of these imports")
     }
 
@@ -242,11 +220,10 @@ impl<'a> Resolver<'a> {
         }
         let snippet = lookup(marker, scope, path)?;
         let Some(element) = schema.element() else {
-            return Err(
-                refuse("`$import` as a list element needs a list of known shape here".to_owned()).hint(
+            return Err(refuse("`$import` as a list element needs a list of known shape here".to_owned())
+                .hint(
                     "only lists such as `quant_cfg`, `candidate_formats` and `disabled_layers` take imports",
-                ),
-            );
+                ));
         };
         self.spend(snippet.cost, marker)?;
         match &snippet.node.content {
@@ -273,10 +250,7 @@ impl<'a> Resolver<'a> {
 
 /// The name of an element that is nothing but `$import`.
 fn bare_import(element: &Node) -> Option<&Node> {
-    element
-        .mapping()
-        .filter(|mapping| mapping.len() == 1)
-        .and_then(|mapping| mapping.get(MARKER))
+    element.mapping().filter(|mapping| mapping.len() == 1).and_then(|mapping| mapping.get(MARKER))
 }
 
 fn lookup(name: &Node, scope: &Scope, path: &[String]) -> Result<Rc<Snippet>> {
@@ -289,12 +263,8 @@ fn lookup(name: &Node, scope: &Scope, path: &[String]) -> Result<Rc<Snippet>> {
     }
     let known: Vec<&str> = scope.iter().map(|(known, _)| known.as_str()).collect();
     if known.is_empty() {
-        return Err(refuse(format!(
-            "unknown import `{wanted}`: no imports are declared in this file"
-        ))
-        .hint(format!(
-            "add `imports:` with a line `{wanted}: PATH` to this file"
-        )));
+        return Err(refuse(format!("unknown import `{wanted}`: no imports are declared in this file"))
+            .hint(format!("add `imports:` with a line `{wanted}: PATH` to this file")));
     }
     Err(refuse(format!("unknown import `{wanted}`")).hint(crate::yaml::did_you_mean(wanted, &known)))
 }
@@ -304,10 +274,7 @@ fn cost(node: &Node) -> usize {
     64 + match &node.content {
         Content::Text(text) => text.len(),
         Content::List(list) => list.iter().map(cost).sum(),
-        Content::Map(mapping) => mapping
-            .iter()
-            .map(|entry| entry.key.len() + 64 + cost(&entry.node))
-            .sum(),
+        Content::Map(mapping) => mapping.iter().map(|entry| entry.key.len() + 64 + cost(&entry.node)).sum(),
         Content::Null | Content::Bool(_) | Content::Number(_) => 0,
     }
 }

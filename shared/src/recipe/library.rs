@@ -36,10 +36,7 @@ pub(super) enum Location {
 impl Library {
     /// The library that is embedded in the program.
     pub const fn embedded() -> Self {
-        Self {
-            folders: Vec::new(),
-            working_folder: PathBuf::new(),
-        }
+        Self { folders: Vec::new(), working_folder: PathBuf::new() }
     }
 
     /// Puts a folder before everything that was there so far.
@@ -60,12 +57,8 @@ impl Library {
     pub(super) fn find_recipe(&self, name: &str) -> Option<Location> {
         let spellings = spellings(name, &["", SUFFIXES[0], SUFFIXES[1]]);
         let usable = |location: &Location| location.is_file() || location.is_recipe_folder();
-        self.find_in_library(name).or_else(|| {
-            spellings
-                .iter()
-                .map(|spelling| self.on_disk(spelling))
-                .find(usable)
-        })
+        self.find_in_library(name)
+            .or_else(|| spellings.iter().map(|spelling| self.on_disk(spelling)).find(usable))
     }
 
     /// Finds a file of the library by its name without suffix.
@@ -106,17 +99,10 @@ impl Library {
             return None;
         }
         let in_folder = self.folders.iter().find_map(|folder| {
-            let location = Location::Folder {
-                path: folder.join(name),
-                name: name.to_owned(),
-            };
+            let location = Location::Folder { path: folder.join(name), name: name.to_owned() };
             (location.is_file() || location.is_recipe_folder()).then_some(location)
         });
-        in_folder.or_else(|| {
-            EMBEDDED
-                .get_entry(name)
-                .map(|_| Location::Embedded(name.to_owned()))
-        })
+        in_folder.or_else(|| EMBEDDED.get_entry(name).map(|_| Location::Embedded(name.to_owned())))
     }
 
     /// Names without suffix of all files of the library, sorted.
@@ -173,11 +159,7 @@ fn folder_names(folder: &Path, prefix: &str, depth: usize, names: &mut BTreeSet<
         let Some(base) = path.file_name().and_then(|base| base.to_str()) else {
             continue;
         };
-        let name = if prefix.is_empty() {
-            base.to_owned()
-        } else {
-            format!("{prefix}/{base}")
-        };
+        let name = if prefix.is_empty() { base.to_owned() } else { format!("{prefix}/{base}") };
         if path.is_dir() && depth < MAX_FOLDERS {
             folder_names(&path, &name, depth + 1, names);
         } else if path.is_file() {
@@ -197,26 +179,20 @@ impl Location {
 
     /// Whether it is a folder that holds a recipe in parts.
     pub fn is_recipe_folder(&self) -> bool {
-        ["metadata", "recipe"]
-            .iter()
-            .any(|part| self.part(part).is_some())
+        ["metadata", "recipe"].iter().any(|part| self.part(part).is_some())
     }
 
     /// The file of a recipe folder with this base name.
     pub fn part(&self, base: &str) -> Option<Self> {
-        SUFFIXES
-            .iter()
-            .map(|suffix| self.join(&format!("{base}{suffix}")))
-            .find(Self::is_file)
+        SUFFIXES.iter().map(|suffix| self.join(&format!("{base}{suffix}"))).find(Self::is_file)
     }
 
     fn join(&self, file: &str) -> Self {
         match self {
             Self::Embedded(name) => Self::Embedded(format!("{name}/{file}")),
-            Self::Folder { path, name } => Self::Folder {
-                path: path.join(file),
-                name: format!("{name}/{file}"),
-            },
+            Self::Folder { path, name } => {
+                Self::Folder { path: path.join(file), name: format!("{name}/{file}") }
+            }
             Self::Disk(path) => Self::Disk(path.join(file)),
         }
     }
@@ -235,32 +211,24 @@ impl Location {
             }
             Self::Folder { path, .. } | Self::Disk(path) => path,
         };
-        let size = std::fs::metadata(path)
-            .map_err(|error| Error::io("read the file", path, &error))?
-            .len();
+        let size = std::fs::metadata(path).map_err(|error| Error::io("read the file", path, &error))?.len();
         if size > MAX_BYTES as u64 {
-            return Err(Error::input(format!(
-                "{size} bytes of YAML are more than the {MAX_BYTES} allowed"
-            ))
-            .at(path));
+            return Err(
+                Error::input(format!("{size} bytes of YAML are more than the {MAX_BYTES} allowed")).at(path)
+            );
         }
         let bytes = std::fs::read(path).map_err(|error| Error::io("read the file", path, &error))?;
-        String::from_utf8(bytes).map_err(|_| {
-            Error::input("the file is not UTF-8 text")
-                .at(path)
-                .hint("save it as UTF-8")
-        })
+        String::from_utf8(bytes)
+            .map_err(|_| Error::input("the file is not UTF-8 text").at(path).hint("save it as UTF-8"))
     }
 
     /// A key that is the same for all spellings of one file.
     pub fn identity(&self) -> String {
         match self {
             Self::Embedded(name) => format!("<library>/{name}"),
-            Self::Folder { path, .. } | Self::Disk(path) => path
-                .canonicalize()
-                .unwrap_or_else(|_| path.clone())
-                .display()
-                .to_string(),
+            Self::Folder { path, .. } | Self::Disk(path) => {
+                path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string()
+            }
         }
     }
 

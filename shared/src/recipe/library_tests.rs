@@ -11,10 +11,7 @@ use super::*;
 /// prints them its own way) without `metadata.description`, made from what ModelOpt 0.47's own loader prints for its
 /// own files.
 fn golden() -> BTreeMap<String, String> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/golden/recipes/digests.json"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/recipes/digests.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -24,10 +21,7 @@ fn digest(mut content: Value) -> String {
     }
     floats_as_bits(&mut content);
     let text = serde_json::to_string(&content).unwrap();
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn floats_as_bits(value: &mut Value) {
@@ -91,12 +85,7 @@ fn a_recipe_survives_the_way_through_a_job_spec() {
         let text = serde_json::to_string(&recipe).unwrap();
         let back: Recipe = serde_json::from_str(&text).unwrap();
         assert_eq!(back, recipe, "{}", listing.name);
-        assert_eq!(
-            back.resolved_json().unwrap(),
-            recipe.resolved_json().unwrap(),
-            "{}",
-            listing.name
-        );
+        assert_eq!(back.resolved_json().unwrap(), recipe.resolved_json().unwrap(), "{}", listing.name);
     }
 }
 
@@ -105,34 +94,16 @@ fn names_of_other_releases_resolve() {
     let library = Library::embedded();
     for (old, today) in [
         ("general/ptq/fp8_default-fp8_kv", "general/ptq/fp8_default-kv_fp8"),
-        (
-            "general/ptq/nvfp4_default-nvfp4_cast_kv",
-            "general/ptq/nvfp4_default-kv_nvfp4_cast",
-        ),
-        (
-            "configs/ptq/base_disable_all",
-            "configs/ptq/units/base_disable_all",
-        ),
+        ("general/ptq/nvfp4_default-nvfp4_cast_kv", "general/ptq/nvfp4_default-kv_nvfp4_cast"),
+        ("configs/ptq/base_disable_all", "configs/ptq/units/base_disable_all"),
         ("mxfp8", "configs/ptq/presets/model/mxfp8"),
         ("int8_sq", "configs/ptq/presets/model/int8_smoothquant"),
-        (
-            "fp8_pb_wo",
-            "configs/ptq/presets/model/fp8_2d_blockwise_weight_only",
-        ),
-        (
-            "configs/ptq/presets/model/nvfp4_awq",
-            "configs/ptq/presets/model/nvfp4_awq_lite",
-        ),
+        ("fp8_pb_wo", "configs/ptq/presets/model/fp8_2d_blockwise_weight_only"),
+        ("configs/ptq/presets/model/nvfp4_awq", "configs/ptq/presets/model/nvfp4_awq_lite"),
         ("NVFP4_DEFAULT_CFG", "configs/ptq/presets/model/nvfp4"),
         ("NVFP4_AWQ_LITE_CFG", "configs/ptq/presets/model/nvfp4_awq_lite"),
-        (
-            "models/Step3.5-Flash/ptq/nvfp4-mlp-only",
-            "models/stepfun-ai/Step-3.5-Flash/ptq/nvfp4-mlp-only",
-        ),
-        (
-            "models/Step3.5-Flash/nvfp4-mlp-only",
-            "models/stepfun-ai/Step-3.5-Flash/ptq/nvfp4-mlp-only",
-        ),
+        ("models/Step3.5-Flash/ptq/nvfp4-mlp-only", "models/stepfun-ai/Step-3.5-Flash/ptq/nvfp4-mlp-only"),
+        ("models/Step3.5-Flash/nvfp4-mlp-only", "models/stepfun-ai/Step-3.5-Flash/ptq/nvfp4-mlp-only"),
         (
             "huggingface/step3p5/Step3.5-Flash/ptq/nvfp4-mlp-only.yaml",
             "models/stepfun-ai/Step-3.5-Flash/ptq/nvfp4-mlp-only",
@@ -166,17 +137,11 @@ fn a_preset_takes_a_kv_cache_behind_all_other_entries() {
     assert_eq!(preset.quantize().unwrap().algorithm, Value::Null);
     let with_cache = preset.clone().with_kv_cache(&library, "fp8").unwrap();
     let config = with_cache.quantize().unwrap();
-    assert_eq!(
-        config.quant_cfg.last().unwrap().quantizer_name,
-        "*[kv]_bmm_quantizer"
-    );
+    assert_eq!(config.quant_cfg.last().unwrap().quantizer_name, "*[kv]_bmm_quantizer");
     assert_eq!(config.algorithm, "max");
     assert_eq!(preset.clone().with_kv_cache(&library, "none").unwrap(), preset);
     let error = preset.with_kv_cache(&library, "fp9").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "there is no KV cache format `fp9`\n\nhint: did you mean `fp8`?"
-    );
+    assert_eq!(error.to_string(), "there is no KV cache format `fp9`\n\nhint: did you mean `fp8`?");
 }
 
 /// Run with `MODELOPT_RECIPES=…/site-packages/modelopt_recipes cargo test -p qlaunch-shared -- --ignored modelopts_own`.
@@ -206,8 +171,5 @@ fn a_folder_goes_before_the_embedded_library() {
     let recipe = load_recipe(&library, "general/ptq/fp8_default-kv_fp8", &[]).unwrap();
     assert_eq!(recipe.metadata.description.as_deref(), Some("mine"));
     assert!(matches!(recipe.origin, Origin::Library(_)));
-    assert_eq!(
-        recipe.quantize().unwrap().quant_cfg[0].origin,
-        EntryOrigin::Library
-    );
+    assert_eq!(recipe.quantize().unwrap().quant_cfg[0].origin, EntryOrigin::Library);
 }

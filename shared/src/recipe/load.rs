@@ -37,15 +37,11 @@ fn load(library: &Library, name_or_path: &str, overrides: &[String]) -> Result<R
     } else if overrides.is_empty() {
         from_folder(library, &location)?
     } else {
-        return Err(
-            Error::usage("overrides are for recipes in a single file, and this one is a folder")
-                .at(location.path())
-                .hint("change its files, or put the recipe into one file"),
-        );
+        return Err(Error::usage("overrides are for recipes in a single file, and this one is a folder")
+            .at(location.path())
+            .hint("change its files, or put the recipe into one file"));
     };
-    recipe
-        .notes
-        .splice(0..0, renamed.map(|renamed| renamed.to_string()));
+    recipe.notes.splice(0..0, renamed.map(|renamed| renamed.to_string()));
     Ok(recipe)
 }
 
@@ -58,25 +54,17 @@ pub(super) fn find(library: &Library, asked: &str) -> Result<(Location, Option<R
         return Ok((location, None));
     }
     if let Some(location) = find_renamed(library, asked) {
-        let renamed = Renamed {
-            asked: asked.to_owned(),
-            found: location.name(),
-        };
+        let renamed = Renamed { asked: asked.to_owned(), found: location.name() };
         return Ok((location, Some(renamed)));
     }
     let names = library.names();
     let base = |name: &str| name.rsplit('/').next().map(str::to_owned);
-    let similar = closest(asked, names.iter().map(String::as_str))
-        .map(str::to_owned)
-        .or_else(|| {
-            let asked = base(asked)?;
-            let bases: Vec<String> = names.iter().filter_map(|name| base(name)).collect();
-            let found = closest(&asked, bases.iter().map(String::as_str))?;
-            names
-                .iter()
-                .find(|name| base(name).as_deref() == Some(found))
-                .cloned()
-        });
+    let similar = closest(asked, names.iter().map(String::as_str)).map(str::to_owned).or_else(|| {
+        let asked = base(asked)?;
+        let bases: Vec<String> = names.iter().filter_map(|name| base(name)).collect();
+        let found = closest(&asked, bases.iter().map(String::as_str))?;
+        names.iter().find(|name| base(name).as_deref() == Some(found)).cloned()
+    });
     let hint = match similar {
         Some(name) => format!("did you mean `{name}`? `qlaunch recipe list` shows all"),
         None => {
@@ -94,21 +82,11 @@ fn from_file(library: &Library, location: &Location, overrides: &[String]) -> Re
     let (metadata, body) = match form {
         Form::Recipe => sections::recipe(&node, &mut reader)?,
         Form::Preset => {
-            let metadata = Metadata {
-                recipe_type: RecipeType::Ptq,
-                description: None,
-            };
+            let metadata = Metadata { recipe_type: RecipeType::Ptq, description: None };
             (metadata, Body::Quantize(reader.config(&node)?))
         }
     };
-    Ok(Recipe {
-        name: location.name(),
-        origin: origin(location),
-        form,
-        metadata,
-        body,
-        notes: reader.notes,
-    })
+    Ok(Recipe { name: location.name(), origin: origin(location), form, metadata, body, notes: reader.notes })
 }
 
 /// What sort of recipe a file holds, told before its imports are looked at.
@@ -121,10 +99,7 @@ fn kind(file: &RawFile) -> Result<(Schema, Form)> {
     if let Some(schema) = file.schema.filter(|schema| !matches!(schema, Schema::Recipe(_))) {
         return Err(body
             .mark
-            .refuse(format!(
-                "this file is a snippet ({}), to be imported by recipes",
-                schema.words()
-            ))
+            .refuse(format!("this file is a snippet ({}), to be imported by recipes", schema.words()))
             .hint("`qlaunch recipe show` shows snippets; `qlaunch recipe list` shows recipes"));
     }
     let Some(recipe_type) = metadata.and_then(|metadata| metadata.child("recipe_type")) else {
@@ -146,11 +121,9 @@ fn kind(file: &RawFile) -> Result<(Schema, Form)> {
 fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
     let part = |base: &str| {
         folder.part(base).ok_or_else(|| {
-            Error::input(format!(
-                "a recipe folder needs a file `{base}.yml` or `{base}.yaml`"
-            ))
-            .at(folder.path())
-            .hint(format!("add `{base}.yaml`"))
+            Error::input(format!("a recipe folder needs a file `{base}.yml` or `{base}.yaml`"))
+                .at(folder.path())
+                .hint(format!("add `{base}.yaml`"))
         })
     };
     let head = RawFile::read(&folder.part("metadata").map_or_else(|| part("recipe"), Ok)?)?;
@@ -173,14 +146,7 @@ fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
     let mut reader = Reader::default();
     let body = Body::Quantize(reader.config(&node)?);
     let form = Form::Recipe;
-    Ok(Recipe {
-        name: folder.name(),
-        origin: origin(folder),
-        form,
-        metadata,
-        body,
-        notes: reader.notes,
-    })
+    Ok(Recipe { name: folder.name(), origin: origin(folder), form, metadata, body, notes: reader.notes })
 }
 
 /// The metadata of a folder: the whole file, or its `metadata` section.

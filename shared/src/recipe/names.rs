@@ -51,59 +51,28 @@ const CONSTANTS: [(&str, &str); 13] = [
 /// Folders that other releases have elsewhere; the longest match counts.
 const FOLDERS: [(&str, &str); 10] = [
     ("models/Step3.5-Flash", "models/stepfun-ai/Step-3.5-Flash"),
-    (
-        "huggingface/step3p5/Step3.5-Flash",
-        "models/stepfun-ai/Step-3.5-Flash",
-    ),
-    (
-        "models/nvidia/Mistral-Medium-3.5-128B-NVFP4",
-        "models/mistralai/Mistral-Medium-3.5-128B",
-    ),
-    (
-        "models/nvidia/Nemotron-3-Nano-4B-BF16",
-        "models/nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16",
-    ),
-    (
-        "models/nvidia/Nemotron-3-Nano-4B",
-        "models/nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16",
-    ),
-    (
-        "models/nvidia/Nemotron-3-Super-120B-A12B",
-        "models/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16",
-    ),
-    (
-        "models/nvidia/Nemotron-3-Super-120B-A12B-BF16",
-        "models/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16",
-    ),
-    (
-        "models/nvidia/Nemotron-3-Ultra-550B-A55B-BF16",
-        "models/nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16",
-    ),
+    ("huggingface/step3p5/Step3.5-Flash", "models/stepfun-ai/Step-3.5-Flash"),
+    ("models/nvidia/Mistral-Medium-3.5-128B-NVFP4", "models/mistralai/Mistral-Medium-3.5-128B"),
+    ("models/nvidia/Nemotron-3-Nano-4B-BF16", "models/nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16"),
+    ("models/nvidia/Nemotron-3-Nano-4B", "models/nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16"),
+    ("models/nvidia/Nemotron-3-Super-120B-A12B", "models/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16"),
+    ("models/nvidia/Nemotron-3-Super-120B-A12B-BF16", "models/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16"),
+    ("models/nvidia/Nemotron-3-Ultra-550B-A55B-BF16", "models/nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16"),
     (
         "models/nvidia/Nemotron-3.5-Lightning-30B-A3B-BF16",
         "models/nvidia/NVIDIA-Nemotron-3.5-Lightning-30B-A3B-BF16",
     ),
-    (
-        "models/nvidia/Nemotron-3-Ultra-550B-A55B",
-        "models/nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16",
-    ),
+    ("models/nvidia/Nemotron-3-Ultra-550B-A55B", "models/nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16"),
 ];
 
 /// Finds the file that an old or short name means, in the library only.
 pub(super) fn find_renamed(library: &Library, asked: &str) -> Option<Location> {
-    let bare = asked
-        .strip_suffix(".yaml")
-        .or_else(|| asked.strip_suffix(".yml"))
-        .unwrap_or(asked);
+    let bare = asked.strip_suffix(".yaml").or_else(|| asked.strip_suffix(".yml")).unwrap_or(asked);
     other_names(bare).into_iter().find_map(|name| {
         // Other releases spell the last part with either separator.
-        let respelt = name
-            .rsplit_once('/')
-            .map(|(folder, base)| format!("{folder}/{}", base.replace('_', "-")));
-        [Some(name), respelt]
-            .into_iter()
-            .flatten()
-            .find_map(|name| library.find_in_library(&name))
+        let respelt =
+            name.rsplit_once('/').map(|(folder, base)| format!("{folder}/{}", base.replace('_', "-")));
+        [Some(name), respelt].into_iter().flatten().find_map(|name| library.find_in_library(&name))
     })
 }
 
@@ -124,10 +93,7 @@ fn other_names(bare: &str) -> Vec<String> {
         paths.extend(kv_spelling(&path));
         paths.extend(format_of_presets(&path));
     }
-    if let Some(unit) = bare
-        .strip_prefix("configs/ptq/")
-        .filter(|unit| !unit.contains('/'))
-    {
+    if let Some(unit) = bare.strip_prefix("configs/ptq/").filter(|unit| !unit.contains('/')) {
         paths.push(format!("configs/ptq/units/{unit}"));
     }
     names.extend(paths);
@@ -138,10 +104,7 @@ fn other_names(bare: &str) -> Vec<String> {
 fn preset(name: &str) -> Option<String> {
     let table = FORMATS.iter().chain(&CONSTANTS).find(|(old, _)| *old == name);
     let lower = name.strip_suffix("_CFG").map(str::to_lowercase);
-    let today = table
-        .map(|(_, today)| (*today).to_owned())
-        .or(lower)
-        .unwrap_or_else(|| name.to_owned());
+    let today = table.map(|(_, today)| (*today).to_owned()).or(lower).unwrap_or_else(|| name.to_owned());
     Some(format!("{MODEL_PRESETS}/{today}"))
 }
 

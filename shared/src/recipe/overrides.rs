@@ -17,15 +17,8 @@ pub(super) fn apply(mut root: Node, overrides: &[String]) -> Result<Node> {
             return Err(Error::usage(format!("the override `{written}` has no `=`"))
                 .hint("write it as `quantize.algorithm=max`"));
         };
-        let source = Arc::new(Source {
-            file: PathBuf::from(format!("override `{path}`")),
-            library: false,
-        });
-        let mark = Mark {
-            source: Arc::clone(&source),
-            line: 1,
-            column: path.len() + 2,
-        };
+        let source = Arc::new(Source { file: PathBuf::from(format!("override `{path}`")), library: false });
+        let mark = Mark { source: Arc::clone(&source), line: 1, column: path.len() + 2 };
         let value = Document::parse_override(value, source)?;
         let steps: Vec<&str> = path.split('.').collect();
         if steps.iter().any(|step| step.trim().is_empty()) {
@@ -33,9 +26,7 @@ pub(super) fn apply(mut root: Node, overrides: &[String]) -> Result<Node> {
                 .hint("write it as `quantize.algorithm=max`"));
         }
         set(&mut root, &steps, value, &mark).map_err(|message| {
-            Error::usage(message)
-                .key(path)
-                .hint("`qlaunch recipe show NAME` shows the keys")
+            Error::usage(message).key(path).hint("`qlaunch recipe show NAME` shows the keys")
         })?;
     }
     translate_floats(&mut root);
@@ -49,39 +40,21 @@ fn set(node: &mut Node, steps: &[&str], value: Node, mark: &Mark) -> Result<(), 
     };
     if let Content::List(list) = &mut node.content {
         let length = list.len();
-        let element = step
-            .trim()
-            .parse::<usize>()
-            .ok()
-            .and_then(|index| list.get_mut(index));
+        let element = step.trim().parse::<usize>().ok().and_then(|index| list.get_mut(index));
         let element = element.ok_or_else(|| format!("`{step}` is no index of this list of {length}"))?;
         return set(element, rest, value, mark);
     }
     if !matches!(node.content, Content::Map(_)) {
         // As OmegaConf does: a mapping takes the place of whatever stood here.
-        *node = Node {
-            content: Content::Map(Mapping::default()),
-            mark: mark.clone(),
-        };
+        *node = Node { content: Content::Map(Mapping::default()), mark: mark.clone() };
     }
     let Content::Map(mapping) = &mut node.content else {
         return Ok(());
     };
     let key = step.trim().to_owned();
     if mapping.get(&key).is_none() {
-        let nothing = Node {
-            content: Content::Null,
-            mark: mark.clone(),
-        };
-        mapping.update(
-            [Entry {
-                key: key.clone(),
-                mark: mark.clone(),
-                node: nothing,
-            }]
-            .into_iter()
-            .collect(),
-        );
+        let nothing = Node { content: Content::Null, mark: mark.clone() };
+        mapping.update([Entry { key: key.clone(), mark: mark.clone(), node: nothing }].into_iter().collect());
     }
     match mapping.get_mut(&key) {
         Some(child) => set(child, rest, value, mark),
@@ -99,14 +72,8 @@ fn merged(old: Node, new: Node) -> Node {
                 }
                 base.update([entry].into_iter().collect());
             }
-            Node {
-                content: Content::Map(base),
-                mark: old.mark,
-            }
+            Node { content: Content::Map(base), mark: old.mark }
         }
-        (_, content) => Node {
-            content,
-            mark: new.mark,
-        },
+        (_, content) => Node { content, mark: new.mark },
     }
 }

@@ -26,9 +26,7 @@ impl Patterns {
     /// Compiles patterns.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let patterns: Vec<Pattern> = patterns.into_iter().map(Pattern::new).collect();
-        let touchy = (0..patterns.len())
-            .filter(|&index| patterns[index].touches_digits())
-            .collect();
+        let touchy = (0..patterns.len()).filter(|&index| patterns[index].touches_digits()).collect();
         Self {
             patterns,
             touchy,
@@ -50,11 +48,7 @@ impl Patterns {
         if self.touchy.is_empty() {
             return alike;
         }
-        let own = self
-            .touchy
-            .iter()
-            .copied()
-            .filter(|&index| self.patterns[index].matches(name));
+        let own = self.touchy.iter().copied().filter(|&index| self.patterns[index].matches(name));
         self.answer.clear();
         self.answer.extend(alike.iter().copied().chain(own));
         self.answer.sort_unstable();
@@ -64,11 +58,7 @@ impl Patterns {
     /// Matches a name of a shape that is new, and keeps the answer for all names of that shape.
     fn learn(&mut self, name: &str) -> usize {
         let indifferent = (0..self.patterns.len()).filter(|index| self.touchy.binary_search(index).is_err());
-        self.answers.push(
-            indifferent
-                .filter(|&index| self.patterns[index].matches(name))
-                .collect(),
-        );
+        self.answers.push(indifferent.filter(|&index| self.patterns[index].matches(name)).collect());
         self.shapes.insert(self.shape.clone(), self.answers.len() - 1);
         self.answers.len() - 1
     }

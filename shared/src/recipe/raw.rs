@@ -53,19 +53,12 @@ impl RawFile {
     /// It is not YAML, or its documents, schema comment or imports are not as ModelOpt wants them.
     pub fn read(location: &Location) -> Result<Self> {
         let text = location.read()?;
-        let source = Arc::new(Source {
-            file: location.path(),
-            library: location.is_library(),
-        });
+        let source = Arc::new(Source { file: location.path(), library: location.is_library() });
         let schema = schema_comment(&text, &source)?;
         let documents = Document::parse_all(&text, Arc::clone(&source))?;
         let count = documents.len();
         let mut roots = documents.into_iter().map(Document::into_root);
-        let start = Mark {
-            source: Arc::clone(&source),
-            line: 1,
-            column: 1,
-        };
+        let start = Mark { source: Arc::clone(&source), line: 1, column: 1 };
         let (mut body, imports) = match (roots.next(), roots.next(), roots.next()) {
             (None, _, _) => (empty(start), None),
             (Some(root), None, _) if root.is_null() => (empty(root.mark), None),
@@ -80,21 +73,12 @@ impl RawFile {
         };
         translate_floats(&mut body);
         let imports = imports.map_or_else(|| Ok(Vec::new()), declared)?;
-        Ok(Self {
-            body,
-            imports,
-            schema,
-            documents: count,
-            identity: location.identity(),
-        })
+        Ok(Self { body, imports, schema, documents: count, identity: location.identity() })
     }
 }
 
 fn empty(mark: Mark) -> Node {
-    Node {
-        content: Content::Map(Mapping::default()),
-        mark,
-    }
+    Node { content: Content::Map(Mapping::default()), mark }
 }
 
 fn single(mut root: Node) -> Result<(Node, Option<Node>)> {
@@ -104,10 +88,7 @@ fn single(mut root: Node) -> Result<(Node, Option<Node>)> {
             Ok((root, imports))
         }
         Content::List(_) => Ok((root, None)),
-        _ => Err(root.mark.refuse(format!(
-            "a recipe file holds a mapping or a list, not {}",
-            root.kind()
-        ))),
+        _ => Err(root.mark.refuse(format!("a recipe file holds a mapping or a list, not {}", root.kind()))),
     }
 }
 
@@ -117,23 +98,15 @@ fn joined(header: Node, body: Node) -> Result<(Node, Option<Node>)> {
     let Content::Map(mut fields) = header.content else {
         return Err(header
             .mark
-            .refuse(format!(
-                "the first of two YAML documents must be a mapping, not {kind}"
-            ))
+            .refuse(format!("the first of two YAML documents must be a mapping, not {kind}"))
             .hint(TWO_DOCUMENTS));
     };
     match body.content {
         Content::Map(own) => {
             fields.update(own);
-            single(Node {
-                content: Content::Map(fields),
-                mark: header.mark,
-            })
+            single(Node { content: Content::Map(fields), mark: header.mark })
         }
-        Content::Null => single(Node {
-            content: Content::Map(fields),
-            mark: header.mark,
-        }),
+        Content::Null => single(Node { content: Content::Map(fields), mark: header.mark }),
         Content::List(_) => Ok((body, fields.remove("imports").map(|entry| entry.node))),
         _ => Err(body
             .mark
@@ -152,11 +125,9 @@ fn declared(imports: Node) -> Result<Vec<Import>> {
         Content::Map(mapping) => mapping
             .into_iter()
             .map(|entry| match entry.node.text() {
-                Some(path) if !path.is_empty() => Ok(Import {
-                    path: path.to_owned(),
-                    mark: entry.node.mark.clone(),
-                    name: entry.key,
-                }),
+                Some(path) if !path.is_empty() => {
+                    Ok(Import { path: path.to_owned(), mark: entry.node.mark.clone(), name: entry.key })
+                }
                 _ => Err(entry
                     .mark
                     .refuse(format!("the import `{}` has no path", entry.key))
@@ -177,29 +148,19 @@ fn declared(imports: Node) -> Result<Vec<Import>> {
 fn schema_comment(text: &str, source: &Arc<Source>) -> Result<Option<Schema>> {
     let mut found: Option<Schema> = None;
     for (line, comment) in leading_comments(text) {
-        let Some(path) = comment
-            .trim_start_matches('#')
-            .trim_start()
-            .strip_prefix(SCHEMA_COMMENT)
-        else {
+        let Some(path) = comment.trim_start_matches('#').trim_start().strip_prefix(SCHEMA_COMMENT) else {
             continue;
         };
-        let refuse = |message: String| {
-            Error::input(message)
-                .at(&source.file)
-                .line(line, 1)
-                .key("modelopt-schema")
-        };
+        let refuse =
+            |message: String| Error::input(message).at(&source.file).line(line, 1).key("modelopt-schema");
         let path = path.trim();
         if found.is_some() {
             return Err(refuse("a second `modelopt-schema` comment".to_owned()).hint("keep one of them"));
         }
         if !path.starts_with("modelopt.") {
-            return Err(
-                refuse(format!("the schema `{path}` does not start with `modelopt.`")).hint(
-                    "name a type of ModelOpt's, such as `modelopt.torch.quantization.config.QuantizeConfig`",
-                ),
-            );
+            return Err(refuse(format!("the schema `{path}` does not start with `modelopt.`")).hint(
+                "name a type of ModelOpt's, such as `modelopt.torch.quantization.config.QuantizeConfig`",
+            ));
         }
         found = Some(Schema::named(path).ok_or_else(|| {
             refuse(format!("there is no schema `{path}`"))
@@ -218,10 +179,8 @@ pub(super) fn translate_floats(node: &mut Node) {
                 match entry.node.text().filter(|_| is_bits).map(float_format) {
                     Some(Some((exponent, mantissa))) => {
                         let mark = &entry.node.mark;
-                        let number = |bits: u32| Node {
-                            content: Content::Number(bits.into()),
-                            mark: mark.clone(),
-                        };
+                        let number =
+                            |bits: u32| Node { content: Content::Number(bits.into()), mark: mark.clone() };
                         entry.node.content = Content::List(vec![number(exponent), number(mantissa)]);
                     }
                     // Another word: it stays, and the check of the attributes refuses it.

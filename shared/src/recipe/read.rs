@@ -46,20 +46,15 @@ impl Reader {
         known_keys(node, &KNOWN)?;
         let mut form = ConfigForm::default();
         if let Some(entries) = fields.get("quant_cfg") {
-            form.quant_cfg = Some(
-                self.entries(entries)
-                    .map_err(|error| within(error, "quant_cfg"))?,
-            );
+            form.quant_cfg = Some(self.entries(entries).map_err(|error| within(error, "quant_cfg"))?);
         }
         if let Some(algorithm) = fields.get("algorithm") {
             form.algorithm = match &algorithm.content {
                 Content::Null => Field::Null,
                 Content::Text(_) | Content::Map(_) | Content::List(_) => Field::Set(algorithm.to_value()),
                 _ => {
-                    let message = format!(
-                        "`algorithm` is a name, a mapping, a list or null, not {}",
-                        algorithm.kind()
-                    );
+                    let message =
+                        format!("`algorithm` is a name, a mapping, a list or null, not {}", algorithm.kind());
                     return Err(algorithm
                         .mark
                         .refuse(message)
@@ -84,18 +79,15 @@ impl Reader {
         match &node.content {
             Content::List(list) => {
                 for (index, element) in list.iter().enumerate() {
-                    let read = self
-                        .listed(element)
-                        .map_err(|error| within(error, &index.to_string()))?;
+                    let read = self.listed(element).map_err(|error| within(error, &index.to_string()))?;
                     entries.extend(read);
                 }
             }
             Content::Map(mapping) => {
                 for entry in mapping.iter() {
                     self.note_legacy(node);
-                    let read = self
-                        .legacy(&entry.key, &entry.node)
-                        .map_err(|error| within(error, &entry.key))?;
+                    let read =
+                        self.legacy(&entry.key, &entry.node).map_err(|error| within(error, &entry.key))?;
                     entries.extend(read);
                 }
             }
@@ -114,9 +106,7 @@ impl Reader {
     fn listed(&mut self, node: &Node) -> Result<Vec<QuantizerEntry>> {
         let fields = mapping(node, "a quantizer entry")?;
         let is_legacy = fields.get("quantizer_name").is_none()
-            && !fields
-                .keys()
-                .any(|key| matches!(key, "cfg" | "enable" | "parent_class"))
+            && !fields.keys().any(|key| matches!(key, "cfg" | "enable" | "parent_class"))
             && (fields.len() == 1 || fields.keys().any(|key| key.starts_with("nn.")))
             && !fields.is_empty()
             && !looks_like_a_typing_error(fields.keys());
@@ -151,10 +141,7 @@ impl Reader {
         }
         let scoped = mapping(value, "a module class of the older form")?;
         let class = || Field::Set(key.to_owned());
-        scoped
-            .iter()
-            .map(|entry| legacy_entry(&entry.key, class(), &entry.node))
-            .collect()
+        scoped.iter().map(|entry| legacy_entry(&entry.key, class(), &entry.node)).collect()
     }
 
     /// One entry in today's form.
@@ -174,15 +161,8 @@ impl Reader {
         };
         let part = |key: &'static str| move |error| within(error, key);
         let form = EntryForm {
-            cfg: fields
-                .get("cfg")
-                .map_or(Ok(Field::Unset), cfg)
-                .map_err(part("cfg"))?,
-            enable: fields
-                .get("enable")
-                .map(from_node)
-                .transpose()
-                .map_err(part("enable"))?,
+            cfg: fields.get("cfg").map_or(Ok(Field::Unset), cfg).map_err(part("cfg"))?,
+            enable: fields.get("enable").map(from_node).transpose().map_err(part("enable"))?,
             parent_class: fields
                 .get("parent_class")
                 .map_or(Ok(Field::Unset), from_node)
@@ -200,21 +180,14 @@ fn looks_like_a_typing_error<'a>(mut keys: impl Iterator<Item = &'a str>) -> boo
 }
 
 fn origin(node: &Node) -> EntryOrigin {
-    if node.mark.source.library {
-        EntryOrigin::Library
-    } else {
-        EntryOrigin::Own
-    }
+    if node.mark.source.library { EntryOrigin::Library } else { EntryOrigin::Own }
 }
 
 fn legacy_entry(name: &str, parent_class: Field<String>, value: &Node) -> Result<QuantizerEntry> {
     let mut value = value.clone();
     let mut enable = None;
     if let Content::Map(fields) = &mut value.content {
-        enable = fields
-            .remove("enable")
-            .map(|entry| from_node::<bool>(&entry.node))
-            .transpose()?;
+        enable = fields.remove("enable").map(|entry| from_node::<bool>(&entry.node)).transpose()?;
         if fields.is_empty() {
             value.content = Content::Null;
         }
@@ -259,10 +232,7 @@ pub(super) fn attributes(node: &Node) -> Result<QuantizerAttributes> {
 /// # Errors
 /// The node is no mapping.
 pub(super) fn mapping<'a>(node: &'a Node, what: &str) -> Result<&'a crate::yaml::Mapping> {
-    node.mapping().ok_or_else(|| {
-        node.mark
-            .refuse(format!("{what} is a mapping, not {}", node.kind()))
-    })
+    node.mapping().ok_or_else(|| node.mark.refuse(format!("{what} is a mapping, not {}", node.kind())))
 }
 
 /// Refuses keys that are not among the known ones.
@@ -270,9 +240,8 @@ pub(super) fn mapping<'a>(node: &'a Node, what: &str) -> Result<&'a crate::yaml:
 /// # Errors
 /// The first unknown key, with a suggestion.
 pub(super) fn known_keys(node: &Node, known: &[&str]) -> Result<()> {
-    let unknown = node
-        .mapping()
-        .and_then(|fields| fields.iter().find(|entry| !known.contains(&entry.key.as_str())));
+    let unknown =
+        node.mapping().and_then(|fields| fields.iter().find(|entry| !known.contains(&entry.key.as_str())));
     match unknown {
         Some(entry) => Err(entry
             .mark
@@ -296,9 +265,5 @@ pub(super) fn within(mut error: Error, step: &str) -> Error {
 pub(super) fn place(fault: &Fault, node: &Node) -> Error {
     let at = node.child(fault.key).unwrap_or(node);
     let error = at.mark.refuse(&fault.message);
-    if fault.key.is_empty() {
-        error
-    } else {
-        error.key(fault.key)
-    }
+    if fault.key.is_empty() { error } else { error.key(fault.key) }
 }

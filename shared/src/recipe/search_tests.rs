@@ -16,11 +16,7 @@ fn refused(baseline: &str, search: &str, expected: &str) {
 fn a_search_without_baseline_needs_formats() {
     let expected = "without a `quantize` baseline, `candidate_formats` needs at least one entry";
     refused("", "{constraints: {}}", expected);
-    refused(
-        "",
-        &format!("{{constraints: {{}}, module_search_spaces: [{FORMATS}]}}"),
-        expected,
-    );
+    refused("", &format!("{{constraints: {{}}, module_search_spaces: [{FORMATS}]}}"), expected);
 }
 
 #[test]
@@ -65,41 +61,19 @@ fn budgets_have_bounds() {
     let with = |constraints: &str| {
         format!("{{constraints: {constraints}, candidate_formats: [{{algorithm: max}}]}}")
     };
-    refused(
-        "",
-        &with("{effective_bits: 0}"),
-        "`effective_bits` is 0, and must be above 0 and at most 16",
-    );
+    refused("", &with("{effective_bits: 0}"), "`effective_bits` is 0, and must be above 0 and at most 16");
     refused("", &with("{effective_bits: 16.5}"), "`effective_bits` is 16.5");
-    refused(
-        "",
-        &with("{cost: {active_moe_expert_ratio: 1.5}}"),
-        "`active_moe_expert_ratio` is 1.5",
-    );
+    refused("", &with("{cost: {active_moe_expert_ratio: 1.5}}"), "`active_moe_expert_ratio` is 1.5");
     refused("", &with("{cost_model: wieght}"), "unknown value `wieght`");
-    refused(
-        "",
-        "{candidate_formats: [{algorithm: max}]}",
-        "`constraints` is missing",
-    );
-    refused(
-        "",
-        "{constraints: {}, candidate_format: []}",
-        "unknown key `candidate_format`",
-    );
+    refused("", "{candidate_formats: [{algorithm: max}]}", "`constraints` is missing");
+    refused("", "{constraints: {}, candidate_format: []}", "unknown key `candidate_format`");
 }
 
 #[test]
 fn defaults_stand_in_the_accessors() {
     let text = "metadata: {recipe_type: auto_quantize}\nauto_quantize: {constraints: {}, candidate_formats: [{algorithm: max}]}\n";
     let recipe = Workbench::new().with("r.yaml", text).load("r").unwrap();
-    let Body::AutoQuantize {
-        baseline: None,
-        search,
-    } = recipe.body
-    else {
-        panic!("{:?}", recipe.body)
-    };
+    let Body::AutoQuantize { baseline: None, search } = recipe.body else { panic!("{:?}", recipe.body) };
     assert_eq!(
         (search.effective_bits(), search.method(), search.score_size()),
         (4.8, ScoringMethod::Gradient, 128)
@@ -112,15 +86,9 @@ fn training_is_offline_when_its_data_is() {
         let text = format!(
             "metadata: {{recipe_type: speculative_dflash}}\ndata: {data}\ndflash: {{dflash_offline: true}}\n"
         );
-        Workbench::new()
-            .with("r.yaml", &text)
-            .load("r")
-            .map(|recipe| recipe.resolved_json().unwrap())
+        Workbench::new().with("r.yaml", &text).load("r").map(|recipe| recipe.resolved_json().unwrap())
     };
-    assert_eq!(
-        resolved("{mode: streaming}").unwrap()["dflash"]["dflash_offline"],
-        false
-    );
+    assert_eq!(resolved("{mode: streaming}").unwrap()["dflash"]["dflash_offline"], false);
     let offline = resolved("{offline_data_path: x}").unwrap();
     assert_eq!(
         (&offline["data"]["mode"], &offline["dflash"]["dflash_offline"]),
@@ -129,12 +97,7 @@ fn training_is_offline_when_its_data_is() {
     let error = resolved("{offline_data_path: x, streaming_server_url: y}").unwrap_err();
     assert_eq!(error.place.key.as_deref(), Some("data.streaming_server_url"));
     assert!(resolved("{streaming_server_url: y}").is_err());
-    assert!(
-        resolved("{data_pth: y}")
-            .unwrap_err()
-            .to_string()
-            .ends_with("did you mean `data_path`?")
-    );
+    assert!(resolved("{data_pth: y}").unwrap_err().to_string().ends_with("did you mean `data_path`?"));
 }
 
 #[test]

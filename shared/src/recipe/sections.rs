@@ -43,10 +43,7 @@ pub(super) fn missing_type(node: &Node) -> Error {
     node.mark
         .refuse("a recipe must say its type under `metadata.recipe_type`")
         .key("metadata.recipe_type")
-        .hint(format!(
-            "add `metadata:` with `recipe_type: ptq` below it (types: {})",
-            known.join(", ")
-        ))
+        .hint(format!("add `metadata:` with `recipe_type: ptq` below it (types: {})", known.join(", ")))
 }
 
 /// The section that the recipe's type must have.
@@ -57,10 +54,7 @@ pub(super) fn required(node: &Node, kind: RecipeType) -> Result<&Node> {
     let section = kind.section();
     node.child(section).ok_or_else(|| {
         node.mark
-            .refuse(format!(
-                "a recipe of type `{}` must contain `{section}`",
-                kind.name()
-            ))
+            .refuse(format!("a recipe of type `{}` must contain `{section}`", kind.name()))
             .key(section)
             .hint(format!("add `{section}:`, or change `metadata.recipe_type`"))
     })
@@ -72,15 +66,10 @@ fn config(node: &Node, key: &str, reader: &mut Reader) -> Result<QuantizeConfig>
 
 fn configs(node: &Node, reader: &mut Reader) -> Result<Vec<QuantizeConfig>> {
     let list = node.list().ok_or_else(|| {
-        node.mark.refuse(format!(
-            "`candidate_formats` is a list of quantizer configurations, not {}",
-            node.kind()
-        ))
+        node.mark
+            .refuse(format!("`candidate_formats` is a list of quantizer configurations, not {}", node.kind()))
     })?;
-    list.iter()
-        .enumerate()
-        .map(|(index, node)| config(node, &index.to_string(), reader))
-        .collect()
+    list.iter().enumerate().map(|(index, node)| config(node, &index.to_string(), reader)).collect()
 }
 
 fn auto_quantize(node: &Node, reader: &mut Reader) -> Result<Body> {
@@ -91,18 +80,9 @@ fn auto_quantize(node: &Node, reader: &mut Reader) -> Result<Body> {
     let at = required(node, RecipeType::AutoQuantize)?;
     let in_section = |error| within(error, "auto_quantize");
     let search = search(at, reader).map_err(in_section)?;
-    let has_baseline = if baseline.is_some() {
-        HasBaseline::Yes
-    } else {
-        HasBaseline::No
-    };
-    search
-        .check(has_baseline)
-        .map_err(|fault| in_section(place(&fault, at)))?;
-    Ok(Body::AutoQuantize {
-        baseline,
-        search: Box::new(search),
-    })
+    let has_baseline = if baseline.is_some() { HasBaseline::Yes } else { HasBaseline::No };
+    search.check(has_baseline).map_err(|fault| in_section(place(&fault, at)))?;
+    Ok(Body::AutoQuantize { baseline, search: Box::new(search) })
 }
 
 const SEARCH_KEYS: [&str; 8] = [
@@ -126,9 +106,7 @@ fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
     let part = |key: &'static str| move |error| within(error, key);
     let formats = fields.get("candidate_formats").map(|node| configs(node, reader));
     let candidate_formats = formats.transpose().map_err(part("candidate_formats"))?;
-    let spaces = fields
-        .get("module_search_spaces")
-        .map(|node| search_spaces(node, reader));
+    let spaces = fields.get("module_search_spaces").map(|node| search_spaces(node, reader));
     let module_search_spaces = spaces.transpose().map_err(part("module_search_spaces"))?;
     let kv_cache = match fields.get("kv_cache") {
         None => Field::Unset,
@@ -148,29 +126,21 @@ fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
 }
 
 fn optional<T: serde::de::DeserializeOwned>(node: &Node, key: &str) -> Result<Option<T>> {
-    node.child(key)
-        .map(from_node)
-        .transpose()
-        .map_err(|error| within(error, key))
+    node.child(key).map(from_node).transpose().map_err(|error| within(error, key))
 }
 
 fn search_spaces(node: &Node, reader: &mut Reader) -> Result<Vec<SearchSpace>> {
-    let list = node.list().ok_or_else(|| {
-        node.mark
-            .refuse(format!("`module_search_spaces` is a list, not {}", node.kind()))
-    })?;
+    let list = node
+        .list()
+        .ok_or_else(|| node.mark.refuse(format!("`module_search_spaces` is a list, not {}", node.kind())))?;
     let mut spaces = Vec::with_capacity(list.len());
     for (index, node) in list.iter().enumerate() {
         let in_space = |error| within(error, &index.to_string());
         mapping(node, "a search space").map_err(in_space)?;
-        known_keys(
-            node,
-            &["module_name_patterns", "candidate_formats", "allow_no_quant"],
-        )
-        .map_err(in_space)?;
-        let formats = node
-            .child("candidate_formats")
-            .map_or_else(|| Ok(Vec::new()), |node| configs(node, reader));
+        known_keys(node, &["module_name_patterns", "candidate_formats", "allow_no_quant"])
+            .map_err(in_space)?;
+        let formats =
+            node.child("candidate_formats").map_or_else(|| Ok(Vec::new()), |node| configs(node, reader));
         spaces.push(SearchSpace {
             module_name_patterns: optional(node, "module_name_patterns")
                 .map_err(in_space)?

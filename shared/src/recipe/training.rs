@@ -8,11 +8,7 @@ use super::sections::required;
 use crate::Result;
 use crate::yaml::Node;
 
-const MODEL_KEYS: [&str; 3] = [
-    "model_name_or_path",
-    "trust_remote_code",
-    "use_fake_base_for_offline",
-];
+const MODEL_KEYS: [&str; 3] = ["model_name_or_path", "trust_remote_code", "use_fake_base_for_offline"];
 const DATA_KEYS: [&str; 12] = [
     "mode",
     "data_path",
@@ -40,12 +36,8 @@ pub(super) fn sections(node: &Node, kind: RecipeType, reader: &mut Reader) -> Re
         None => "online",
     };
     let mut sections = Map::new();
-    for (key, known) in [
-        ("model", &MODEL_KEYS[..]),
-        ("data", &DATA_KEYS[..]),
-        ("training", &[]),
-        (own, &[]),
-    ] {
+    for (key, known) in [("model", &MODEL_KEYS[..]), ("data", &DATA_KEYS[..]), ("training", &[]), (own, &[])]
+    {
         let Some(node) = node.child(key) else { continue };
         let in_section = |error| within(error, key);
         mapping(node, "a section of a training recipe").map_err(in_section)?;
@@ -88,10 +80,8 @@ fn mode(data: &Node) -> Result<&'static str> {
 }
 
 fn rope_note(sections: &Map<String, Value>, own: &str) -> Option<String> {
-    let positions = sections
-        .get(own)?
-        .get("eagle_export_rope_scaling")?
-        .get("original_max_position_embeddings")?;
+    let positions =
+        sections.get(own)?.get("eagle_export_rope_scaling")?.get("original_max_position_embeddings")?;
     let length = sections.get("training")?.get("training_seq_len")?;
     (positions != length).then(|| {
         format!(

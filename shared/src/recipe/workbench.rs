@@ -19,9 +19,7 @@ pub(super) const ATTRIBUTES: &str =
 
 impl Workbench {
     pub fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self) -> &Path {
@@ -51,11 +49,7 @@ impl Workbench {
 
     /// The resolved content as compact JSON.
     pub fn resolved(&self, name: &str) -> String {
-        self.load(name)
-            .unwrap_or_else(|error| panic!("{error}"))
-            .resolved_json()
-            .unwrap()
-            .to_string()
+        self.load(name).unwrap_or_else(|error| panic!("{error}")).resolved_json().unwrap().to_string()
     }
 
     /// The entries of a PTQ recipe as compact JSON.

@@ -78,8 +78,7 @@ pub fn evaluate_rule(key: &str, bound: &Bound, row: &Row, baselines: &[Row]) -> 
 /// A baseline's figure, if it was measured and can be divided by.
 pub fn baseline_figure(key: &str, name: &str, baselines: &[Row]) -> Option<f64> {
     let row = baselines.iter().find(|row| row.candidate == name)?;
-    row.figure(key)
-        .filter(|figure| figure.is_finite() && *figure > 0.0)
+    row.figure(key).filter(|figure| figure.is_finite() && *figure > 0.0)
 }
 
 fn verdict(verdict: VerdictKind, reason: String) -> RuleVerdict {
@@ -106,10 +105,7 @@ pub fn brief(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return format!("{value}");
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the exponent of a finite f64 fits easily"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the exponent of a finite f64 fits easily")]
     let exponent = value.abs().log10().floor() as i32;
     let decimals = usize::try_from((3 - exponent).clamp(0, 12)).unwrap_or(0);
     let text = format!("{value:.decimals$}");
@@ -125,13 +121,9 @@ mod tests {
 
     #[test]
     fn figures_are_brief() {
-        let shown: Vec<String> = [1.0, 0.5, 10.30001, 139.074, 0.002_13, 12_345_678.0, 0.0, f64::NAN]
-            .map(brief)
-            .into();
-        assert_eq!(
-            shown,
-            ["1", "0.5", "10.3", "139.1", "0.00213", "12345678", "0", "NaN"]
-        );
+        let shown: Vec<String> =
+            [1.0, 0.5, 10.30001, 139.074, 0.002_13, 12_345_678.0, 0.0, f64::NAN].map(brief).into();
+        assert_eq!(shown, ["1", "0.5", "10.3", "139.1", "0.00213", "12345678", "0", "NaN"]);
         assert_eq!(percent(0.01), "1%");
         assert_eq!(percent(0.005), "0.5%");
     }
@@ -140,10 +132,7 @@ mod tests {
     fn a_limit_of_its_own_value_holds() {
         assert_eq!(excess(&Limit::Max(2.0), 2.0, None), Some(0.0));
         assert_eq!(excess(&Limit::Min(2.0), 1.5, None), Some(0.5));
-        let within = Limit::Within {
-            share: 0.01,
-            of: "bf16".to_owned(),
-        };
+        let within = Limit::Within { share: 0.01, of: "bf16".to_owned() };
         assert!(excess(&within, 100.5, Some(100.0)).unwrap() < 0.0);
         assert_eq!(excess(&within, 100.5, None), None);
         assert_eq!(excess(&within, f64::NAN, Some(100.0)), None);

@@ -14,10 +14,7 @@ use crate::yaml::{Content, Node, did_you_mean, from_node};
 /// The keys of a sweep file. Fields that are read from their nodes are here so that serde knows every key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "most fields are read from their nodes, which know their places"
-)]
+#[expect(dead_code, reason = "most fields are read from their nodes, which know their places")]
 pub struct WrittenSweep {
     pub version: u32,
     pub name: String,
@@ -47,10 +44,7 @@ pub struct WrittenData {
 /// The keys under `resources:`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "checks the keys; the values are read as the protocol's own type"
-)]
+#[expect(dead_code, reason = "checks the keys; the values are read as the protocol's own type")]
 pub struct WrittenResources {
     threads: Option<usize>,
     numeric_path: Option<String>,
@@ -62,11 +56,8 @@ pub fn data(node: Option<&Node>, file: &Path) -> Result<Option<Data>> {
         return Ok(None);
     };
     let written: WrittenData = from_node(node)?;
-    let counts = [
-        ("samples", written.samples),
-        ("seq_len", written.seq_len),
-        ("batch_size", written.batch_size),
-    ];
+    let counts =
+        [("samples", written.samples), ("seq_len", written.seq_len), ("batch_size", written.batch_size)];
     for (key, count) in counts {
         if count == Some(0) {
             let place = node.child(key).unwrap_or(node);
@@ -96,10 +87,7 @@ pub fn objective(node: &Node) -> Result<Objective> {
         Some("memory") => Ok(Objective::memory()),
         Some("compute") => Ok(Objective::compute()),
         Some(other) => {
-            let refusal = node
-                .mark
-                .refuse(format!("there is no objective `{other}`"))
-                .key("objective");
+            let refusal = node.mark.refuse(format!("there is no objective `{other}`")).key("objective");
             let hint = match NUMERIC_KEYS.contains(&other) {
                 true => format!("say which end is better: {{key: {other}, goal: min}}"),
                 false => "use `memory`, `compute`, or {key: KEY, goal: min}".to_owned(),
@@ -109,11 +97,7 @@ pub fn objective(node: &Node) -> Result<Objective> {
         None => {
             let written: WrittenObjective = from_node(node)?;
             known_key(&written.key, node.child("key").unwrap_or(node), "objective.key")?;
-            Ok(Objective {
-                name: written.key.clone(),
-                key: written.key,
-                goal: written.goal,
-            })
+            Ok(Objective { name: written.key.clone(), key: written.key, goal: written.goal })
         }
     }
 }
@@ -121,10 +105,8 @@ pub fn objective(node: &Node) -> Result<Objective> {
 /// Reads a mapping from portfolio keys to bounds.
 pub fn rules(node: &Node, section: &str) -> Result<Rules> {
     let Some(mapping) = node.mapping().filter(|mapping| !mapping.is_empty()) else {
-        let refusal = node.mark.refuse(format!(
-            "`{section}` maps figures to limits, this is {}",
-            node.kind()
-        ));
+        let refusal =
+            node.mark.refuse(format!("`{section}` maps figures to limits, this is {}", node.kind()));
         return Err(refusal
             .key(section)
             .hint(format!("write `{section}:` and below it `  KEY: {{max: LIMIT}}`")));
@@ -134,10 +116,7 @@ pub fn rules(node: &Node, section: &str) -> Result<Rules> {
         .map(|entry| {
             let path = format!("{section}.{}", entry.key);
             if !NUMERIC_KEYS.contains(&entry.key.as_str()) {
-                let refusal = entry
-                    .mark
-                    .refuse(format!("there is no figure `{}`", entry.key))
-                    .key(path);
+                let refusal = entry.mark.refuse(format!("there is no figure `{}`", entry.key)).key(path);
                 return Err(refusal.hint(did_you_mean(&entry.key, &NUMERIC_KEYS)));
             }
             Ok((entry.key.clone(), bound(&entry.node, &path)?))
@@ -165,15 +144,9 @@ fn bound(node: &Node, path: &str) -> Result<Bound> {
         limits.push(Limit::Min(number(node, "min", path)?));
     }
     match (written.within.is_some(), written.of) {
-        (true, Some(of)) => limits.push(Limit::Within {
-            share: share(node, path)?,
-            of,
-        }),
+        (true, Some(of)) => limits.push(Limit::Within { share: share(node, path)?, of }),
         (true, None) => {
-            let refusal = node
-                .mark
-                .refuse("`within` needs the baseline that it is meant of")
-                .key(path);
+            let refusal = node.mark.refuse("`within` needs the baseline that it is meant of").key(path);
             return Err(refusal.hint("write {within: 1%, of: bf16}"));
         }
         (false, Some(_)) => {
@@ -201,12 +174,8 @@ fn number(node: &Node, key: &str, path: &str) -> Result<f64> {
         _ => None,
     };
     value.ok_or_else(|| {
-        let refusal = place
-            .mark
-            .refuse(format!("`{key}` is neither a number nor a percentage"));
-        refusal
-            .key(format!("{path}.{key}"))
-            .hint("write a number like `0.05`, or a percentage like `1%`")
+        let refusal = place.mark.refuse(format!("`{key}` is neither a number nor a percentage"));
+        refusal.key(format!("{path}.{key}")).hint("write a number like `0.05`, or a percentage like `1%`")
     })
 }
 
@@ -216,10 +185,8 @@ fn share(node: &Node, path: &str) -> Result<f64> {
     let place = node.child("within").unwrap_or(node);
     let bare = matches!(place.content, Content::Number(_));
     if share < 0.0 || (bare && share >= 1.0) {
-        let refusal = place
-            .mark
-            .refuse(format!("`within: {share}` is not a share"))
-            .key(format!("{path}.within"));
+        let refusal =
+            place.mark.refuse(format!("`within: {share}` is not a share")).key(format!("{path}.within"));
         return Err(refusal.hint(format!("write `within: {}%`", share.abs())));
     }
     Ok(share)
@@ -227,11 +194,7 @@ fn share(node: &Node, path: &str) -> Result<f64> {
 
 fn percentage(text: &str) -> Option<f64> {
     let number = text.strip_suffix('%')?.trim();
-    number
-        .parse::<f64>()
-        .ok()
-        .filter(|number| number.is_finite())
-        .map(|number| number / 100.0)
+    number.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number / 100.0)
 }
 
 fn known_key(key: &str, node: &Node, path: &str) -> Result<()> {

@@ -54,20 +54,12 @@ pub struct Objective {
 impl Objective {
     /// The smallest checkpoint.
     pub fn memory() -> Self {
-        Self {
-            name: "memory".to_owned(),
-            key: "bytes".to_owned(),
-            goal: Goal::Min,
-        }
+        Self { name: "memory".to_owned(), key: "bytes".to_owned(), goal: Goal::Min }
     }
 
     /// The least arithmetic: weight bits × activation bits per multiply, relative to bf16.
     pub fn compute() -> Self {
-        Self {
-            name: "compute".to_owned(),
-            key: "compute".to_owned(),
-            goal: Goal::Min,
-        }
+        Self { name: "compute".to_owned(), key: "compute".to_owned(), goal: Goal::Min }
     }
 }
 
@@ -140,10 +132,7 @@ pub struct Candidate {
 /// The name a candidate gets from its recipe: the last part of the path without its ending.
 pub fn candidate_name(recipe: &str) -> String {
     let last = recipe.trim_end_matches('/').rsplit('/').next().unwrap_or(recipe);
-    let stem = last
-        .strip_suffix(".yaml")
-        .or_else(|| last.strip_suffix(".yml"))
-        .unwrap_or(last);
+    let stem = last.strip_suffix(".yaml").or_else(|| last.strip_suffix(".yml")).unwrap_or(last);
     stem.to_owned()
 }
 

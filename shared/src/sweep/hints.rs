@@ -7,26 +7,15 @@ use crate::ErrorKind;
 pub fn next_steps(portfolio: &Portfolio, submit: &str) -> Vec<String> {
     let mut steps = Vec::new();
     let names = |matches: fn(&Row) -> bool| -> Vec<&str> {
-        portfolio
-            .rows
-            .iter()
-            .filter(|row| matches(row))
-            .map(|row| row.candidate.as_str())
-            .collect()
+        portfolio.rows.iter().filter(|row| matches(row)).map(|row| row.candidate.as_str()).collect()
     };
     let failed = names(is_cause);
     if !failed.is_empty() {
-        steps.push(format!(
-            "mend {} and run only what is missing: `{submit}`",
-            failed.join(", ")
-        ));
+        steps.push(format!("mend {} and run only what is missing: `{submit}`", failed.join(", ")));
     }
     let unfinished = names(|row| row.decision == Decision::Unfinished);
     if !unfinished.is_empty() {
-        steps.push(format!(
-            "run what is left ({}): `{submit}`",
-            unfinished.join(", ")
-        ));
+        steps.push(format!("run what is left ({}): `{submit}`", unfinished.join(", ")));
     }
     let gated = names(Row::gate_failed);
     if !gated.is_empty() {
@@ -36,10 +25,7 @@ pub fn next_steps(portfolio: &Portfolio, submit: &str) -> Vec<String> {
             gated.join(", ")
         ));
     }
-    match (
-        &portfolio.recommendation.candidate,
-        &portfolio.recommendation.checkpoint,
-    ) {
+    match (&portfolio.recommendation.candidate, &portfolio.recommendation.checkpoint) {
         (Some(_), Some(checkpoint)) => steps.push(format!(
             "measure it on text of your own: `qlaunch eval {} --data FILE --reference {}`",
             checkpoint.display(),

@@ -52,12 +52,7 @@ pub enum Ran {
 
 /// Judges every entrant by the sweep's rules and recommends one.
 pub fn judge(judgement: Judgement<'_>) -> Portfolio {
-    let Judgement {
-        run,
-        submit,
-        sweep,
-        entrants,
-    } = judgement;
+    let Judgement { run, submit, sweep, entrants } = judgement;
     let mut rows: Vec<Row> = entrants.into_iter().map(row).collect();
     compare(&mut rows, sweep);
     let baselines: Vec<Row> = rows.iter().filter(|row| row.recipe.is_none()).cloned().collect();
@@ -106,9 +101,9 @@ fn row(entrant: Entrant) -> Row {
                 (Status::Done, _) => Decision::Accepted,
                 (Status::Interrupted, _) => Decision::Unfinished,
                 (Status::Failed, Some(error)) => Decision::Failed { error },
-                (Status::Failed, None) => Decision::Failed {
-                    error: Error::bug("the worker failed without saying why"),
-                },
+                (Status::Failed, None) => {
+                    Decision::Failed { error: Error::bug("the worker failed without saying why") }
+                }
             };
             take_figures(&mut row, *outcome);
         }
@@ -137,11 +132,7 @@ fn take_figures(row: &mut Row, outcome: Outcome) {
     row.gates = outcome
         .gates
         .into_iter()
-        .map(|gate| GateResult {
-            gate: gate.gate,
-            verdict: gate.verdict,
-            evidence: gate.evidence,
-        })
+        .map(|gate| GateResult { gate: gate.gate, verdict: gate.verdict, evidence: gate.evidence })
         .collect();
 }
 
@@ -186,9 +177,7 @@ fn decide(row: &Row, sweep: &Sweep, baselines: &[Row]) -> Decision {
         .map(|gate| gate.gate.as_str())
         .collect();
     if !failed.is_empty() {
-        return Decision::Reject {
-            reason: format!("gate {}", failed.join(", ")),
-        };
+        return Decision::Reject { reason: format!("gate {}", failed.join(", ")) };
     }
     for (key, bound) in &sweep.acceptance {
         let asked = evaluate_rule(key, bound, row, baselines);
@@ -198,9 +187,7 @@ fn decide(row: &Row, sweep: &Sweep, baselines: &[Row]) -> Decision {
     }
     match row.objective {
         Some(figure) if figure.is_finite() => Decision::Accepted,
-        _ => Decision::Reject {
-            reason: format!("{} was not measured", sweep.objective.key),
-        },
+        _ => Decision::Reject { reason: format!("{} was not measured", sweep.objective.key) },
     }
 }
 

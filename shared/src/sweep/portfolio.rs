@@ -98,10 +98,7 @@ pub const NUMERIC_KEYS: [&str; 12] = [
 impl Row {
     /// A figure by its key; none where it was not measured or the key is not numeric.
     pub fn figure(&self, key: &str) -> Option<f64> {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "figures are compared, not counted: 53 bits suffice"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "figures are compared, not counted: 53 bits suffice")]
         let count = |value: Option<u64>| value.map(|value| value as f64);
         match key {
             "bytes" => count(self.bytes),
@@ -209,9 +206,7 @@ mod tests {
 
     #[test]
     fn a_failed_decision_survives_the_way_through_json() {
-        let decision = Decision::Failed {
-            error: Error::input("no such file").at("model"),
-        };
+        let decision = Decision::Failed { error: Error::input("no such file").at("model") };
         let text = serde_json::to_string(&decision).unwrap();
         assert_eq!(serde_json::from_str::<Decision>(&text).unwrap(), decision);
     }

@@ -8,13 +8,8 @@ use crate::yaml::{Document, Node, from_document, from_node};
 use crate::{Error, Result};
 
 /// Names that a candidate must not have, because files of the run folder do.
-const TAKEN: [&str; 5] = [
-    "sweep.yaml",
-    "plan.json",
-    "journal.jsonl",
-    "portfolio.json",
-    "reference.safetensors",
-];
+const TAKEN: [&str; 5] =
+    ["sweep.yaml", "plan.json", "journal.jsonl", "portfolio.json", "reference.safetensors"];
 
 /// Reads the text of a sweep file; paths in it are taken from the file's own folder.
 ///
@@ -27,10 +22,7 @@ pub fn read_sweep(text: &str, file: &Path) -> Result<Sweep> {
     if written.version != VERSION {
         return Err(at(root, "version")
             .mark
-            .refuse(format!(
-                "version {} of the sweep file is not known",
-                written.version
-            ))
+            .refuse(format!("version {} of the sweep file is not known", written.version))
             .key("version")
             .hint(format!("this program reads `version: {VERSION}`")));
     }
@@ -46,16 +38,8 @@ pub fn read_sweep(text: &str, file: &Path) -> Result<Sweep> {
         evaluate: data(root.child("evaluate"), file)?,
         candidates: candidates(root, file, &baselines)?,
         baselines,
-        gates: root
-            .child("gates")
-            .map(|node| rules(node, "gates"))
-            .transpose()?
-            .unwrap_or_default(),
-        resources: root
-            .child("resources")
-            .map(from_node)
-            .transpose()?
-            .unwrap_or_default(),
+        gates: root.child("gates").map(|node| rules(node, "gates")).transpose()?.unwrap_or_default(),
+        resources: root.child("resources").map(from_node).transpose()?.unwrap_or_default(),
     };
     check_references(root, &sweep)?;
     Ok(sweep)
@@ -69,9 +53,7 @@ fn at<'a>(root: &'a Node, key: &str) -> &'a Node {
 /// What "best" and "good enough" mean is the person's decision: a sweep that does not say is refused.
 fn refuse_without_question(root: &Node, baselines: &[Baseline]) -> Result<()> {
     let absent = |key: &str| root.child(key).is_none_or(Node::is_null);
-    let baseline = baselines
-        .first()
-        .map_or("bf16", |baseline| baseline.name.as_str());
+    let baseline = baselines.first().map_or("bf16", |baseline| baseline.name.as_str());
     let mut missing = Vec::new();
     let mut lines = Vec::new();
     if absent("objective") {
@@ -93,11 +75,11 @@ fn refuse_without_question(root: &Node, baselines: &[Baseline]) -> Result<()> {
         return Ok(());
     }
     let source = &root.mark.source.file;
-    Err(
-        Error::input(format!("the sweep has no {}", missing.join(" and no ")))
-            .at(source)
-            .hint(format!("add to {}:\n\n{}", source.display(), lines.join("\n"))),
-    )
+    Err(Error::input(format!("the sweep has no {}", missing.join(" and no "))).at(source).hint(format!(
+        "add to {}:\n\n{}",
+        source.display(),
+        lines.join("\n")
+    )))
 }
 
 fn baselines(root: &Node) -> Result<Vec<Baseline>> {
@@ -108,14 +90,9 @@ fn baselines(root: &Node) -> Result<Vec<Baseline>> {
     list.iter()
         .map(|item| {
             let name = item.text().ok_or_else(|| {
-                item.mark
-                    .refuse("a baseline is a name")
-                    .key("baselines")
-                    .hint("write `baselines: [bf16]`")
+                item.mark.refuse("a baseline is a name").key("baselines").hint("write `baselines: [bf16]`")
             })?;
-            Ok(Baseline {
-                name: folder_name(name, item)?,
-            })
+            Ok(Baseline { name: folder_name(name, item)? })
         })
         .collect()
 }
@@ -133,10 +110,8 @@ fn candidates(root: &Node, file: &Path, baselines: &[Baseline]) -> Result<Vec<Ca
         let taken = candidates.iter().any(|other| other.name == candidate.name)
             || baselines.iter().any(|baseline| baseline.name == candidate.name);
         if taken {
-            let refusal = item
-                .mark
-                .refuse(format!("`{}` names two things", candidate.name))
-                .key("candidates");
+            let refusal =
+                item.mark.refuse(format!("`{}` names two things", candidate.name)).key("candidates");
             return Err(refusal.hint("give this one a name of its own: {name: NAME, recipe: RECIPE}"));
         }
         candidates.push(candidate);
@@ -207,10 +182,8 @@ fn check_references(root: &Node, sweep: &Sweep) -> Result<()> {
         for (key, bound) in rules {
             let node = at(root, section).child(key).unwrap_or(root);
             if let Some(of) = bound.unknown_baseline(&sweep.baselines) {
-                let refusal = node
-                    .mark
-                    .refuse(format!("there is no baseline `{of}`"))
-                    .key(format!("{section}.{key}"));
+                let refusal =
+                    node.mark.refuse(format!("there is no baseline `{of}`")).key(format!("{section}.{key}"));
                 return Err(refusal.hint(format!("add `baselines: [{of}]`")));
             }
             refuse_unmeasured(key, section, node, sweep)?;
@@ -223,18 +196,12 @@ fn check_references(root: &Node, sweep: &Sweep) -> Result<()> {
 fn refuse_unmeasured(key: &str, section: &str, node: &Node, sweep: &Sweep) -> Result<()> {
     let measured = ["perplexity", "nll", "delta", "kl_mean", "tokens"].contains(&key);
     if measured && sweep.evaluate.is_none() {
-        let refusal = node
-            .mark
-            .refuse(format!("{key} is not measured without `evaluate:`"))
-            .key(section);
+        let refusal = node.mark.refuse(format!("{key} is not measured without `evaluate:`")).key(section);
         return Err(refusal.hint("add `evaluate: {data: FILE}`"));
     }
     let compared = ["delta", "kl_mean"].contains(&key);
     if compared && sweep.baselines.is_empty() {
-        let refusal = node
-            .mark
-            .refuse(format!("{key} is not measured without a baseline"))
-            .key(section);
+        let refusal = node.mark.refuse(format!("{key} is not measured without a baseline")).key(section);
         return Err(refusal.hint("add `baselines: [bf16]`"));
     }
     Ok(())

@@ -38,19 +38,10 @@ fn a_full_sweep_is_read_with_paths_beside_the_file() {
     assert_eq!(sweep.model, PathBuf::from("models/tiny"));
     assert_eq!(sweep.evaluate.unwrap().samples, Some(32));
     assert_eq!(sweep.candidates[0].name, "fp8_default-kv_fp8");
-    assert_eq!(
-        sweep.candidates[1].calibration.as_ref().unwrap().data,
-        PathBuf::from("sweeps/other.txt")
-    );
+    assert_eq!(sweep.candidates[1].calibration.as_ref().unwrap().data, PathBuf::from("sweeps/other.txt"));
     assert_eq!(sweep.candidates[1].overrides, ["a.b=1"]);
     assert_eq!(sweep.candidates[1].kv_cache.as_deref(), Some("fp8"));
-    assert_eq!(
-        sweep.acceptance[0].1.limits,
-        [Limit::Within {
-            share: 0.01,
-            of: "bf16".to_owned()
-        }]
-    );
+    assert_eq!(sweep.acceptance[0].1.limits, [Limit::Within { share: 0.01, of: "bf16".to_owned() }]);
     assert_eq!(sweep.gates[0].1.limits, [Limit::Max(0.7)]);
     assert_eq!(sweep.resources.threads, Some(2));
 }
@@ -68,9 +59,7 @@ fn a_sweep_without_objective_and_acceptance_is_refused_with_the_lines_to_add() {
     let text: String = FULL
         .lines()
         .filter(|line| {
-            !["objective", "acceptance", "  perplexity", "  kl_mean"]
-                .iter()
-                .any(|key| line.starts_with(key))
+            !["objective", "acceptance", "  perplexity", "  kl_mean"].iter().any(|key| line.starts_with(key))
         })
         .map(|line| format!("{line}\n"))
         .collect();
@@ -101,11 +90,7 @@ fn an_unknown_key_is_refused_at_its_place_with_the_word_that_was_meant() {
     hint: did you mean `kl_mean`?
     ");
     let text = FULL.replace("batch_size", "batchsize");
-    assert!(
-        refusal(&text).contains("sweeps/tiny.yaml:8:40"),
-        "{}",
-        refusal(&text)
-    );
+    assert!(refusal(&text).contains("sweeps/tiny.yaml:8:40"), "{}", refusal(&text));
 }
 
 #[test]
@@ -120,10 +105,7 @@ fn a_rule_about_an_absent_baseline_is_refused() {
 
 #[test]
 fn a_rule_about_perplexity_needs_an_evaluation() {
-    let text = FULL.replace(
-        "evaluate: {data: ../data/eval.npy, samples: 32, seq_len: 512}\n",
-        "",
-    );
+    let text = FULL.replace("evaluate: {data: ../data/eval.npy, samples: 32, seq_len: 512}\n", "");
     assert!(
         refusal(&text).starts_with("perplexity is not measured without `evaluate:`"),
         "{}",
@@ -159,15 +141,9 @@ fn names_that_are_no_folder_names_are_refused() {
 
 #[test]
 fn an_objective_can_be_any_figure() {
-    let text = FULL.replace(
-        "objective: memory",
-        "objective: {key: active_bytes_per_token, goal: min}",
-    );
+    let text = FULL.replace("objective: memory", "objective: {key: active_bytes_per_token, goal: min}");
     let objective = read(&text).unwrap().objective;
-    assert_eq!(
-        (objective.key.as_str(), objective.goal),
-        ("active_bytes_per_token", Goal::Min)
-    );
+    assert_eq!((objective.key.as_str(), objective.goal), ("active_bytes_per_token", Goal::Min));
     let text = FULL.replace("objective: memory", "objective: ratio");
     assert!(refusal(&text).contains("{key: ratio, goal: min}"));
     let text = FULL.replace("objective: memory", "objective: {key: speed, goal: min}");
@@ -178,22 +154,10 @@ fn an_objective_can_be_any_figure() {
 fn empty_lists_zero_counts_and_other_versions_are_refused() {
     for (from, to, reason) in [
         ("samples: 32", "samples: 0", "`samples` must be at least 1"),
-        (
-            "version: 1",
-            "version: 2",
-            "version 2 of the sweep file is not known",
-        ),
+        ("version: 1", "version: 2", "version 2 of the sweep file is not known"),
         ("{max: 0.05}", "{}", "this rule has no limit"),
-        (
-            "{max: 0.05}",
-            "{max: lots}",
-            "`max` is neither a number nor a percentage",
-        ),
-        (
-            "{within: 1%, of: bf16}",
-            "{within: 1%}",
-            "`within` needs the baseline",
-        ),
+        ("{max: 0.05}", "{max: lots}", "`max` is neither a number nor a percentage"),
+        ("{within: 1%, of: bf16}", "{within: 1%}", "`within` needs the baseline"),
         ("threads: 2", "thread: 2", "unknown key `thread`"),
     ] {
         let text = refusal(&FULL.replace(from, to));

@@ -27,26 +27,16 @@ pub fn recommendation(rows: &[Row], best: Option<usize>, sweep: &Sweep) -> Recom
             checkpoint: row.checkpoint.clone(),
             reason: why(row, rows, sweep),
         },
-        None => Recommendation {
-            candidate: None,
-            checkpoint: None,
-            reason: why_none(rows, sweep),
-        },
+        None => Recommendation { candidate: None, checkpoint: None, reason: why_none(rows, sweep) },
     }
 }
 
 fn why(row: &Row, rows: &[Row], sweep: &Sweep) -> String {
     let acceptable = rows.iter().filter(|row| is_acceptable(row)).count();
     let tried = rows.iter().filter(|row| row.recipe.is_some()).count();
-    let mut reason = format!(
-        "best for {} with {}",
-        sweep.objective.name,
-        acceptance_words(&sweep.acceptance)
-    );
-    reason.push_str(&format!(
-        ": {}",
-        figure(&sweep.objective.key, row.objective.unwrap_or(f64::NAN))
-    ));
+    let mut reason =
+        format!("best for {} with {}", sweep.objective.name, acceptance_words(&sweep.acceptance));
+    reason.push_str(&format!(": {}", figure(&sweep.objective.key, row.objective.unwrap_or(f64::NAN))));
     if let Some(ratio) = row.ratio {
         reason.push_str(&format!(", {ratio:.2}× the source's size"));
     }
@@ -87,10 +77,7 @@ fn why_none(rows: &[Row], sweep: &Sweep) -> String {
         Some((row, miss)) => {
             format!("no candidate has {rule}; {} came closest: {miss}", row.candidate)
         }
-        None if rows
-            .iter()
-            .any(|row| matches!(row.decision, Decision::Reject { .. })) =>
-        {
+        None if rows.iter().any(|row| matches!(row.decision, Decision::Reject { .. })) => {
             format!("no candidate passed its gates and has {rule}")
         }
         None => "no candidate ran to its end".to_owned(),
@@ -99,9 +86,8 @@ fn why_none(rows: &[Row], sweep: &Sweep) -> String {
 
 /// Of the rows whose gates hold, the one whose worst broken limit is broken least.
 fn closest<'a>(rows: &'a [Row], sweep: &Sweep) -> Option<(&'a Row, String)> {
-    let rejected = rows
-        .iter()
-        .filter(|row| matches!(row.decision, Decision::Reject { .. }) && !row.gate_failed());
+    let rejected =
+        rows.iter().filter(|row| matches!(row.decision, Decision::Reject { .. }) && !row.gate_failed());
     rejected
         .filter_map(|row| worst(row, rows, sweep).map(|(share, words)| (row, share, words)))
         .min_by(|(_, a, _), (_, b, _)| a.total_cmp(b))

@@ -22,19 +22,14 @@ impl Document {
     /// # Errors
     /// Anything that is not one YAML document within the bounds, with file, line and column.
     pub fn parse(text: &str, file: impl AsRef<Path>) -> Result<Self> {
-        let source = Arc::new(Source {
-            file: file.as_ref().to_path_buf(),
-            library: false,
-        });
+        let source = Arc::new(Source { file: file.as_ref().to_path_buf(), library: false });
         let mut documents = Self::parse_all(text, source)?;
         match (documents.pop(), documents.pop()) {
             (Some(document), None) => Ok(document),
             (None, _) => Err(Error::input("the file is empty").at(file)),
             (Some(second), Some(_)) => {
-                let refusal = second
-                    .root
-                    .mark
-                    .refuse("a second document starts here, expected a single document");
+                let refusal =
+                    second.root.mark.refuse("a second document starts here, expected a single document");
                 Err(refusal.hint("remove the `---` line, or keep one document per file"))
             }
         }

@@ -127,9 +127,7 @@ impl Node {
             Content::Text(text) => Value::String(text.clone()),
             Content::List(list) => Value::Array(list.iter().map(Self::to_value).collect()),
             Content::Map(mapping) => {
-                let fields = mapping
-                    .iter()
-                    .map(|entry| (entry.key.clone(), entry.node.to_value()));
+                let fields = mapping.iter().map(|entry| (entry.key.clone(), entry.node.to_value()));
                 Value::Object(fields.collect::<Map<_, _>>())
             }
         }
@@ -161,10 +159,7 @@ impl Mapping {
 
     /// The value under a key, to be changed.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
-        self.entries
-            .iter_mut()
-            .find(|entry| entry.key == key)
-            .map(|entry| &mut entry.node)
+        self.entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
     }
 
     /// Key, place and value.
@@ -185,12 +180,8 @@ impl Mapping {
 
     /// Shallow update as of Python's `dict.update`: later values win, first positions stay.
     pub fn update(&mut self, other: Self) {
-        let places: HashMap<String, usize> = self
-            .entries
-            .iter()
-            .enumerate()
-            .map(|(place, entry)| (entry.key.clone(), place))
-            .collect();
+        let places: HashMap<String, usize> =
+            self.entries.iter().enumerate().map(|(place, entry)| (entry.key.clone(), place)).collect();
         for entry in other.entries {
             match places.get(&entry.key) {
                 Some(&place) => self.entries[place] = entry,

@@ -61,12 +61,7 @@ struct Frame {
 
 enum Items {
     List(Vec<Node>),
-    Map {
-        mapping: Mapping,
-        seen: HashSet<String>,
-        key: Option<(String, Mark)>,
-        merges: Vec<Node>,
-    },
+    Map { mapping: Mapping, seen: HashSet<String>, key: Option<(String, Mark)>, merges: Vec<Node> },
 }
 
 /// A finished node with its size.
@@ -89,22 +84,11 @@ struct Builder {
 impl Builder {
     fn new(source: Arc<Source>, floats: Floats) -> Self {
         let (documents, stack, anchors) = (Vec::new(), Vec::new(), HashMap::new());
-        Self {
-            source,
-            floats,
-            documents,
-            stack,
-            anchors,
-            spent: 0,
-        }
+        Self { source, floats, documents, stack, anchors, spent: 0 }
     }
 
     fn mark(&self, marker: Marker) -> Mark {
-        Mark {
-            source: Arc::clone(&self.source),
-            line: marker.line().max(1),
-            column: marker.col() + 1,
-        }
+        Mark { source: Arc::clone(&self.source), line: marker.line().max(1), column: marker.col() + 1 }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<()> {
@@ -115,14 +99,10 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let content = self
-                    .scalar(&text, style, tag.as_deref())
-                    .map_err(|reason| mark.refuse(reason))?;
-                let finished = Finished {
-                    cost: NODE_COST + text.len(),
-                    height: 0,
-                    node: Node { content, mark },
-                };
+                let content =
+                    self.scalar(&text, style, tag.as_deref()).map_err(|reason| mark.refuse(reason))?;
+                let finished =
+                    Finished { cost: NODE_COST + text.len(), height: 0, node: Node { content, mark } };
                 self.finish(finished, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -130,16 +110,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 let (mapping, seen, merges) = (Mapping::default(), HashSet::new(), Vec::new());
-                self.open(
-                    Items::Map {
-                        mapping,
-                        seen,
-                        key: None,
-                        merges,
-                    },
-                    (anchor, tag.as_deref()),
-                    mark,
-                )
+                self.open(Items::Map { mapping, seen, key: None, merges }, (anchor, tag.as_deref()), mark)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => self.alias(anchor, mark),
@@ -159,11 +130,7 @@ impl Builder {
 
     fn open(&mut self, items: Items, (anchor, tag): (usize, Option<&Tag>), mark: Mark) -> Result<()> {
         let fits = tag.is_none_or(|tag| {
-            let kind = if matches!(items, Items::List(_)) {
-                "seq"
-            } else {
-                "map"
-            };
+            let kind = if matches!(items, Items::List(_)) { "seq" } else { "map" };
             tag.is_yaml_core_schema() && tag.suffix == kind
         });
         if let (false, Some(tag)) = (fits, tag) {
@@ -172,25 +139,12 @@ impl Builder {
         if self.stack.len() >= MAX_DEPTH {
             return Err(mark.refuse(too_deep()));
         }
-        self.stack.push(Frame {
-            mark,
-            anchor,
-            cost: NODE_COST,
-            height: 0,
-            items,
-        });
+        self.stack.push(Frame { mark, anchor, cost: NODE_COST, height: 0, items });
         self.spend(NODE_COST)
     }
 
     fn close(&mut self) -> Result<()> {
-        let Some(Frame {
-            mark,
-            anchor,
-            cost,
-            height,
-            items,
-        }) = self.stack.pop()
-        else {
+        let Some(Frame { mark, anchor, cost, height, items }) = self.stack.pop() else {
             return Err(Error::bug("a YAML collection ended that was never opened"));
         };
         let content = match items {
@@ -199,14 +153,7 @@ impl Builder {
         };
         // The cost of the parts is spent already.
         self.spent = self.spent.saturating_sub(cost);
-        self.finish(
-            Finished {
-                node: Node { content, mark },
-                cost,
-                height: height + 1,
-            },
-            anchor,
-        )
+        self.finish(Finished { node: Node { content, mark }, cost, height: height + 1 }, anchor)
     }
 
     fn alias(&mut self, anchor: usize, mark: Mark) -> Result<()> {
@@ -245,12 +192,7 @@ impl Builder {
         frame.height = frame.height.max(finished.height);
         match &mut frame.items {
             Items::List(list) => list.push(finished.node),
-            Items::Map {
-                mapping,
-                seen,
-                key,
-                merges,
-            } => match key.take() {
+            Items::Map { mapping, seen, key, merges } => match key.take() {
                 None => *key = Some(key_text(finished.node)?),
                 Some((text, _)) if text == "<<" => merges.push(finished.node),
                 Some((text, mark)) => {
@@ -260,11 +202,7 @@ impl Builder {
                             .key(text)
                             .hint("keep one of them"));
                     }
-                    mapping.push(Entry {
-                        key: text,
-                        mark,
-                        node: finished.node,
-                    });
+                    mapping.push(Entry { key: text, mark, node: finished.node });
                 }
             },
         }
@@ -316,12 +254,5 @@ fn mergeable(node: Node) -> Result<Mapping> {
 
 /// A node for a text without any document.
 pub fn null(source: Arc<Source>) -> Node {
-    Node {
-        content: Content::Null,
-        mark: Mark {
-            source,
-            line: 1,
-            column: 1,
-        },
-    }
+    Node { content: Content::Null, mark: Mark { source, line: 1, column: 1 } }
 }

@@ -36,10 +36,7 @@ fn anchors_and_merge_keys_work_as_in_pyyaml() {
     let value = parse(text).unwrap().value();
     assert_eq!(value["both"], json!({"y": 2, "z": 4, "x": 5}));
     assert_eq!(value["same"], json!({"x": 1, "y": 2}));
-    assert_eq!(
-        refusal("a: {<<: 3}").lines().next(),
-        Some("`<<` merges mappings only")
-    );
+    assert_eq!(refusal("a: {<<: 3}").lines().next(), Some("`<<` merges mappings only"));
 }
 
 #[test]
@@ -54,10 +51,7 @@ fn a_key_that_appears_twice_is_refused_at_its_second_place() {
 fn one_document_is_not_two_and_not_none() {
     assert!(refusal("a: 1\n---\nb: 2\n").starts_with("a second document starts here"));
     assert!(refusal("# nothing\n").starts_with("the file is empty"));
-    let source = Arc::new(Source {
-        file: "test.yaml".into(),
-        library: false,
-    });
+    let source = Arc::new(Source { file: "test.yaml".into(), library: false });
     assert_eq!(Document::parse_all("a: 1\n---\n- b\n", source).unwrap().len(), 2);
 }
 
@@ -77,11 +71,7 @@ fn broken_yaml_names_its_line() {
 fn deep_nesting_is_refused() {
     for text in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000)] {
         let refusal = refusal(&text);
-        assert!(
-            refusal.contains("nested deeper than 64 levels"),
-            "{}: {refusal}",
-            &text[..4]
-        );
+        assert!(refusal.contains("nested deeper than 64 levels"), "{}: {refusal}", &text[..4]);
     }
 }
 
@@ -106,11 +96,7 @@ fn a_billion_laughs_are_refused() {
 
 #[test]
 fn a_huge_scalar_cannot_be_multiplied() {
-    let text = format!(
-        "a: &a {}\nb: [{}]\n",
-        "x".repeat(500_000),
-        vec!["*a"; 10_000].join(", ")
-    );
+    let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), vec!["*a"; 10_000].join(", "));
     assert!(refusal(&text).contains("aliases expand to more"));
 }
 

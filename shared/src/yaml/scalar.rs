@@ -77,22 +77,13 @@ impl<'a> Integer<'a> {
             !digits.is_empty() && digits.chars().all(|c| c == '_' || set(c))
         };
         let (digits, radix) = if let Some(digits) = rest.strip_prefix("0b") {
-            (
-                digits,
-                all(digits, &|c| matches!(c, '0' | '1')).then_some(Radix::Of(2))?,
-            )
+            (digits, all(digits, &|c| matches!(c, '0' | '1')).then_some(Radix::Of(2))?)
         } else if let Some(digits) = rest.strip_prefix("0x") {
-            (
-                digits,
-                all(digits, &|c| c.is_ascii_hexdigit()).then_some(Radix::Of(16))?,
-            )
+            (digits, all(digits, &|c| c.is_ascii_hexdigit()).then_some(Radix::Of(16))?)
         } else if rest == "0" {
             (rest, Radix::Of(10))
         } else if let Some(digits) = rest.strip_prefix('0') {
-            (
-                digits,
-                all(digits, &|c| matches!(c, '0'..='7')).then_some(Radix::Of(8))?,
-            )
+            (digits, all(digits, &|c| matches!(c, '0'..='7')).then_some(Radix::Of(8))?)
         } else if !rest.starts_with(|c: char| c.is_ascii_digit()) {
             return None;
         } else if all(rest, &|c| c.is_ascii_digit()) {
@@ -100,11 +91,7 @@ impl<'a> Integer<'a> {
         } else {
             (rest, is_sexagesimal(rest).then_some(Radix::Sexagesimal)?)
         };
-        Some(Self {
-            negative,
-            digits,
-            radix,
-        })
+        Some(Self { negative, digits, radix })
     }
 
     fn value(&self) -> Result<Content, String> {
@@ -112,17 +99,15 @@ impl<'a> Integer<'a> {
         let magnitude = match self.radix {
             Radix::Of(radix) if digits.is_empty() => (radix == 8).then_some(0),
             Radix::Of(radix) => u64::from_str_radix(&digits, radix).ok(),
-            Radix::Sexagesimal => digits.split(':').try_fold(0_u64, |sum, group| {
-                sum.checked_mul(60)?.checked_add(group.parse().ok()?)
-            }),
+            Radix::Sexagesimal => digits
+                .split(':')
+                .try_fold(0_u64, |sum, group| sum.checked_mul(60)?.checked_add(group.parse().ok()?)),
         };
         let number = magnitude.and_then(|magnitude| match self.negative {
             false => Some(Number::from(magnitude)),
             true => 0_i64.checked_sub_unsigned(magnitude).map(Number::from),
         });
-        number
-            .map(Content::Number)
-            .ok_or_else(|| format!("the integer `{digits}` does not fit in 64 bits"))
+        number.map(Content::Number).ok_or_else(|| format!("the integer `{digits}` does not fit in 64 bits"))
     }
 }
 
@@ -192,11 +177,7 @@ fn float(text: &str) -> Result<Content, String> {
     let bare = text.replace('_', "");
     let (negative, unsigned) = sign(&bare);
     let magnitude = unsigned.split(':').try_fold(0.0_f64, |sum, group| {
-        group
-            .trim_end_matches('.')
-            .parse::<f64>()
-            .ok()
-            .map(|value| sum * 60.0 + value)
+        group.trim_end_matches('.').parse::<f64>().ok().map(|value| sum * 60.0 + value)
     });
     match magnitude {
         Some(magnitude) => finite(text, if negative { -magnitude } else { magnitude }),
@@ -205,7 +186,5 @@ fn float(text: &str) -> Result<Content, String> {
 }
 
 fn finite(text: &str, value: f64) -> Result<Content, String> {
-    Number::from_f64(value)
-        .map(Content::Number)
-        .ok_or_else(|| format!("`{text}` is not a finite number"))
+    Number::from_f64(value).map(Content::Number).ok_or_else(|| format!("`{text}` is not a finite number"))
 }

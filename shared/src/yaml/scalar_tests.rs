@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 use super::Document;
 
 fn value(text: &str) -> Value {
-    Document::parse(&format!("- {text}\n"), "test.yaml")
-        .unwrap()
-        .value()[0]
-        .clone()
+    Document::parse(&format!("- {text}\n"), "test.yaml").unwrap().value()[0].clone()
 }
 
 /// Answers of PyYAML 6.0.3's safe loader (41,000 random scalars were compared when this was written).
@@ -58,14 +55,8 @@ fn numbers_that_json_cannot_hold_are_refused() {
     for (text, reason) in [
         (".inf", "`.inf` is not a finite number"),
         (".nan", "`.nan` is not a finite number"),
-        (
-            "18446744073709551616",
-            "the integer `18446744073709551616` does not fit in 64 bits",
-        ),
-        (
-            "-9223372036854775809",
-            "the integer `9223372036854775809` does not fit in 64 bits",
-        ),
+        ("18446744073709551616", "the integer `18446744073709551616` does not fit in 64 bits"),
+        ("-9223372036854775809", "the integer `9223372036854775809` does not fit in 64 bits"),
     ] {
         let error = Document::parse(&format!("a:\n  - {text}\n"), "test.yaml").unwrap_err();
         assert_eq!(error.message, reason);
@@ -78,15 +69,7 @@ fn explicit_tags_are_obeyed_or_refused() {
     assert_eq!(value("!!str 12"), json!("12"));
     assert_eq!(value("!!int '12'"), json!(12));
     assert_eq!(value("!!float 3"), json!(3.0));
-    for text in [
-        "!!python/object:os.system x",
-        "!custom x",
-        "!!int twelve",
-        "!!binary aGk=",
-    ] {
-        assert!(
-            Document::parse(&format!("- {text}\n"), "test.yaml").is_err(),
-            "{text}"
-        );
+    for text in ["!!python/object:os.system x", "!custom x", "!!int twelve", "!!binary aGk="] {
+        assert!(Document::parse(&format!("- {text}\n"), "test.yaml").is_err(), "{text}");
     }
 }

@@ -17,10 +17,7 @@ pub fn did_you_mean(word: &str, candidates: &[&str]) -> String {
         Some(candidate) => format!("did you mean `{candidate}`?"),
         None if candidates.is_empty() => "remove it".to_owned(),
         None => {
-            let known: Vec<String> = candidates
-                .iter()
-                .map(|candidate| format!("`{candidate}`"))
-                .collect();
+            let known: Vec<String> = candidates.iter().map(|candidate| format!("`{candidate}`")).collect();
             format!("known here: {}", known.join(", "))
         }
     }
@@ -59,10 +56,7 @@ mod tests {
 
     #[test]
     fn a_typing_error_finds_its_word() {
-        assert_eq!(
-            closest("quantizer_nmae", ["cfg", "enable", "quantizer_name"]),
-            Some("quantizer_name")
-        );
+        assert_eq!(closest("quantizer_nmae", ["cfg", "enable", "quantizer_name"]), Some("quantizer_name"));
         assert_eq!(closest("recipee", ["recipe", "model"]), Some("recipe"));
     }
 
@@ -70,9 +64,6 @@ mod tests {
     fn an_unrelated_word_finds_nothing() {
         assert_eq!(closest("calibration", ["cfg", "enable"]), None);
         assert_eq!(closest("ab", ["x", "y"]), None);
-        assert_eq!(
-            did_you_mean("zzz", &["cfg", "enable"]),
-            "known here: `cfg`, `enable`"
-        );
+        assert_eq!(did_you_mean("zzz", &["cfg", "enable"]), "known here: `cfg`, `enable`");
     }
 }

@@ -56,18 +56,12 @@ fn explain(reason: &str, root: &Node, steps: &[String]) -> Error {
             unknown_key(root, steps, unknown, known)
         }
         Some((&unknown, known)) if reason.starts_with("unknown variant") => {
-            let refusal = node
-                .mark
-                .refuse(format!("unknown value `{unknown}`"))
-                .key(reached.join("."));
+            let refusal = node.mark.refuse(format!("unknown value `{unknown}`")).key(reached.join("."));
             refusal.hint(did_you_mean(unknown, known))
         }
         Some((&missing, _)) if reason.starts_with("missing field") => {
             reached.push(missing);
-            let refusal = node
-                .mark
-                .refuse(format!("`{missing}` is missing"))
-                .key(reached.join("."));
+            let refusal = node.mark.refuse(format!("`{missing}` is missing")).key(reached.join("."));
             refusal.hint(format!("add `{missing}:` here"))
         }
         _ => {
@@ -95,13 +89,9 @@ fn unknown_key(root: &Node, steps: &[String], unknown: &str, known: &[&str]) -> 
         path.push(step.as_str());
     }
     path.push(unknown);
-    let mark = parent
-        .mapping()
-        .and_then(|mapping| mapping.entry(unknown))
-        .map_or(&parent.mark, |entry| &entry.mark);
-    let refusal = mark
-        .refuse(format!("unknown key `{unknown}`"))
-        .key(path.join("."));
+    let mark =
+        parent.mapping().and_then(|mapping| mapping.entry(unknown)).map_or(&parent.mark, |entry| &entry.mark);
+    let refusal = mark.refuse(format!("unknown key `{unknown}`")).key(path.join("."));
     refusal.hint(did_you_mean(unknown, known))
 }
 

@@ -31,9 +31,7 @@ enum Kind {
 
 fn refusal(text: &str) -> String {
     let document = Document::parse(text, "sweep.yaml").unwrap();
-    from_document::<Sweep>(&document, "sweep.yaml")
-        .unwrap_err()
-        .to_string()
+    from_document::<Sweep>(&document, "sweep.yaml").unwrap_err().to_string()
 }
 
 #[test]
@@ -67,14 +65,8 @@ fn an_unknown_value_is_named_with_the_one_that_was_meant() {
 #[test]
 fn the_float_that_yaml_takes_for_text_is_explained() {
     let text = refusal("model: m\ncandidates: [{recipe: a, rate: 1e-3}]\n");
-    assert!(
-        text.contains("at sweep.yaml:2:32 (`candidates.0.rate`)"),
-        "{text}"
-    );
-    assert!(
-        text.ends_with("write a float with a dot and a signed exponent, like `1.0e-3`"),
-        "{text}"
-    );
+    assert!(text.contains("at sweep.yaml:2:32 (`candidates.0.rate`)"), "{text}");
+    assert!(text.ends_with("write a float with a dot and a signed exponent, like `1.0e-3`"), "{text}");
 }
 
 #[test]

@@ -20,19 +20,12 @@ pub struct Tensor {
 impl Tensor {
     /// SHA-256 of its bytes, in hexadecimal.
     pub fn digest(&self) -> String {
-        Sha256::digest(&self.bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The value of an F32 scalar.
     pub fn scalar(&self) -> f32 {
-        assert_eq!(
-            (self.dtype.as_str(), self.bytes.len()),
-            ("F32", 4),
-            "not an F32 scalar"
-        );
+        assert_eq!((self.dtype.as_str(), self.bytes.len()), ("F32", 4), "not an F32 scalar");
         f32::from_le_bytes([self.bytes[0], self.bytes[1], self.bytes[2], self.bytes[3]])
     }
 }
@@ -41,9 +34,7 @@ impl Tensor {
 pub fn bf16_values(tensor: &Tensor) -> Vec<f32> {
     assert_eq!(tensor.dtype, "BF16", "not a BF16 tensor");
     let pairs = tensor.bytes.chunks_exact(2);
-    pairs
-        .map(|pair| half::bf16::from_le_bytes([pair[0], pair[1]]).to_f32())
-        .collect()
+    pairs.map(|pair| half::bf16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect()
 }
 
 /// Every tensor of a checkpoint, through the index where there is one.
@@ -60,18 +51,11 @@ pub fn read_folder(folder: &Path) -> BTreeMap<String, Tensor> {
     let mut tensors = BTreeMap::new();
     for file in files {
         for (name, tensor) in read_file(&folder.join(file)) {
-            assert_eq!(
-                map.get(&name),
-                Some(file),
-                "the index does not place {name} in {file}"
-            );
+            assert_eq!(map.get(&name), Some(file), "the index does not place {name} in {file}");
             tensors.insert(name, tensor);
         }
     }
-    assert!(
-        map.keys().eq(tensors.keys()),
-        "the index names tensors that no shard holds"
-    );
+    assert!(map.keys().eq(tensors.keys()), "the index names tensors that no shard holds");
     tensors
 }
 
@@ -97,31 +81,14 @@ fn read_file(path: &Path) -> BTreeMap<String, Tensor> {
             "{name}: {dtype} {shape:?} does not fill its bytes"
         );
         spans.push((start, end));
-        tensors.insert(
-            name,
-            Tensor {
-                dtype,
-                shape,
-                bytes: body[start..end].to_vec(),
-            },
-        );
+        tensors.insert(name, Tensor { dtype, shape, bytes: body[start..end].to_vec() });
     }
     spans.sort_unstable();
     let filled = spans.iter().fold(0, |at, &(start, end)| {
-        assert_eq!(
-            at,
-            start,
-            "{} has a gap or an overlap at byte {at}",
-            path.display()
-        );
+        assert_eq!(at, start, "{} has a gap or an overlap at byte {at}", path.display());
         end
     });
-    assert_eq!(
-        filled,
-        body.len(),
-        "{} has bytes after its last tensor",
-        path.display()
-    );
+    assert_eq!(filled, body.len(), "{} has bytes after its last tensor", path.display());
     tensors
 }
 

@@ -43,11 +43,7 @@ pub fn write_sharded(folder: &Path, tensors: &[NamedTensor], shards: usize) {
     for (number, shard) in tensors.chunks(per_shard).enumerate() {
         let file = format!("model-{:05}-of-{shards:05}.safetensors", number + 1);
         write_safetensors(&folder.join(&file), shard);
-        map.extend(
-            shard
-                .iter()
-                .map(|tensor| (tensor.name.clone(), Value::from(file.clone()))),
-        );
+        map.extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::from(file.clone()))));
     }
     let total: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
     let index = json!({"metadata": {"total_size": total}, "weight_map": map});

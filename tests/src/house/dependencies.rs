@@ -2,18 +2,11 @@
 
 /// Names of the dependencies in one table of a Cargo.toml, such as `[dependencies]`.
 fn table<'a>(manifest: &'a str, header: &str) -> Vec<&'a str> {
-    let inside = manifest
-        .lines()
-        .map(str::trim)
-        .skip_while(|line| *line != header)
-        .skip(1);
+    let inside = manifest.lines().map(str::trim).skip_while(|line| *line != header).skip(1);
     inside
         .take_while(|line| !line.starts_with('['))
         .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| {
-            line.split_once('=')
-                .map(|(name, _)| name.trim().trim_end_matches(".workspace"))
-        })
+        .filter_map(|line| line.split_once('=').map(|(name, _)| name.trim().trim_end_matches(".workspace")))
         .collect()
 }
 
@@ -70,14 +63,7 @@ mod tests {
         let page = "| crate | why |\n|---|---|\n| `serde` | reads and writes every file format |\n";
         assert!(undocumented(MANIFEST, page).is_empty());
         assert_eq!(undocumented(MANIFEST, "").len(), 1);
-        assert_eq!(
-            undocumented(MANIFEST, "| `serde` | |\n").len(),
-            1,
-            "an empty reason is none"
-        );
-        assert_eq!(
-            undocumented(MANIFEST, &format!("{page}| `left-pad` | pads on the left |\n")).len(),
-            1
-        );
+        assert_eq!(undocumented(MANIFEST, "| `serde` | |\n").len(), 1, "an empty reason is none");
+        assert_eq!(undocumented(MANIFEST, &format!("{page}| `left-pad` | pads on the left |\n")).len(), 1);
     }
 }

@@ -26,17 +26,11 @@ pub fn file_faults(source: &Source) -> Vec<String> {
     let code = code_only(&source.text);
     let mut faults = Vec::new();
     if !source.text.starts_with("//! ") {
-        faults.push(format!(
-            "{} does not open with `//!`; say its one job in a sentence",
-            source.path
-        ));
+        faults.push(format!("{} does not open with `//!`; say its one job in a sentence", source.path));
     }
     let lines = source.text.lines().count();
-    let excused = source
-        .text
-        .lines()
-        .take(12)
-        .any(|line| line.len() > REASON.len() && line.starts_with(REASON));
+    let excused =
+        source.text.lines().take(12).any(|line| line.len() > REASON.len() && line.starts_with(REASON));
     if lines > LONGEST && !excused {
         faults.push(format!(
             "{} has {lines} lines; split it, move its tests to a sibling file, or write `{REASON}<reason>` at its top",
@@ -45,10 +39,8 @@ pub fn file_faults(source: &Source) -> Vec<String> {
     }
     faults.extend(unfinished(source));
     if code.contains(concat!("#[al", "low(")) || code.contains(concat!("#![al", "low(")) {
-        faults.push(format!(
-            "{} silences a lint for good; use `#[expect(lint, reason = \"…\")]`",
-            source.path
-        ));
+        faults
+            .push(format!("{} silences a lint for good; use `#[expect(lint, reason = \"…\")]`", source.path));
     }
     faults.extend(empty_names(source, &code));
     if source.path.ends_with("/mod.rs") {
@@ -75,44 +67,25 @@ fn unfinished(source: &Source) -> impl Iterator<Item = String> + '_ {
 
 fn empty_names<'a>(source: &'a Source, code: &'a str) -> impl Iterator<Item = String> + 'a {
     code.lines().filter_map(|line| {
-        let declared = ["struct ", "enum ", "trait "]
-            .iter()
-            .find_map(|word| line.split_once(word))?
-            .1;
+        let declared = ["struct ", "enum ", "trait "].iter().find_map(|word| line.split_once(word))?.1;
         let name: String = declared.chars().take_while(|c| c.is_alphanumeric()).collect();
         let empty = EMPTY_NAMES.iter().find(|word| name.contains(**word))?;
-        Some(format!(
-            "{}: `{name}` calls itself a {empty}; name it after its job",
-            source.path
-        ))
+        Some(format!("{}: `{name}` calls itself a {empty}; name it after its job", source.path))
     })
 }
 
 /// Lines at the outermost level that define rather than declare. Constants may stay: they are part of the signpost.
 fn defining_lines(code: &str) -> impl Iterator<Item = &str> {
     code.lines().filter(|line| {
-        let bare = line
-            .strip_prefix("pub(crate) ")
-            .or_else(|| line.strip_prefix("pub "))
-            .unwrap_or(line);
+        let bare = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub ")).unwrap_or(line);
         let bare =
-            ["const ", "unsafe ", "async "]
-                .iter()
-                .fold(bare, |bare, word| match bare.strip_prefix(word) {
-                    Some(rest) if rest.starts_with("fn ") => rest,
-                    _ => bare,
-                });
-        [
-            "fn ",
-            "struct ",
-            "enum ",
-            "trait ",
-            "impl ",
-            "impl<",
-            "macro_rules!",
-        ]
-        .iter()
-        .any(|word| bare.starts_with(word))
+            ["const ", "unsafe ", "async "].iter().fold(bare, |bare, word| match bare.strip_prefix(word) {
+                Some(rest) if rest.starts_with("fn ") => rest,
+                _ => bare,
+            });
+        ["fn ", "struct ", "enum ", "trait ", "impl ", "impl<", "macro_rules!"]
+            .iter()
+            .any(|word| bare.starts_with(word))
     })
 }
 
@@ -121,10 +94,7 @@ mod tests {
     use super::*;
 
     fn faults(path: &str, text: &str) -> Vec<String> {
-        file_faults(&Source {
-            path: path.into(),
-            text: text.into(),
-        })
+        file_faults(&Source { path: path.into(), text: text.into() })
     }
 
     #[test]
@@ -148,68 +118,32 @@ mod tests {
     #[test]
     fn unfinished_work_is_found_in_comments_too() {
         for word in UNFINISHED {
-            assert_eq!(
-                faults("a.rs", &format!("//! Its job.\n// {word} later\n")).len(),
-                1,
-                "{word}"
-            );
+            assert_eq!(faults("a.rs", &format!("//! Its job.\n// {word} later\n")).len(), 1, "{word}");
         }
     }
 
     #[test]
     fn a_silenced_lint_is_found_and_an_expected_one_is_not() {
-        assert_eq!(
-            faults(
-                "a.rs",
-                concat!("//! Its job.\n#[al", "low(dead_code)]\nfn f() {}\n")
-            )
-            .len(),
-            1
-        );
-        assert!(
-            faults(
-                "a.rs",
-                "//! Its job.\n#[expect(dead_code, reason = \"…\")]\nfn f() {}\n"
-            )
-            .is_empty()
-        );
+        assert_eq!(faults("a.rs", concat!("//! Its job.\n#[al", "low(dead_code)]\nfn f() {}\n")).len(), 1);
+        assert!(faults("a.rs", "//! Its job.\n#[expect(dead_code, reason = \"…\")]\nfn f() {}\n").is_empty());
     }
 
     #[test]
     fn a_mod_file_that_defines_is_found() {
-        for text in [
-            "fn f() {}",
-            "pub fn f() {}",
-            "pub const fn f() {}",
-            "struct S;",
-            "impl S {}",
-            "pub enum E {}",
-        ] {
-            assert_eq!(
-                faults("a/mod.rs", &format!("//! Its job.\n{text}\n")).len(),
-                1,
-                "{text}"
-            );
-            assert!(
-                faults("a/b.rs", &format!("//! Its job.\n{text}\n")).is_empty(),
-                "{text}"
-            );
+        for text in
+            ["fn f() {}", "pub fn f() {}", "pub const fn f() {}", "struct S;", "impl S {}", "pub enum E {}"]
+        {
+            assert_eq!(faults("a/mod.rs", &format!("//! Its job.\n{text}\n")).len(), 1, "{text}");
+            assert!(faults("a/b.rs", &format!("//! Its job.\n{text}\n")).is_empty(), "{text}");
         }
         assert!(
-            faults(
-                "a/mod.rs",
-                "//! Its job.\nmod b;\npub use b::S;\npub const N: u32 = 1;\n"
-            )
-            .is_empty()
+            faults("a/mod.rs", "//! Its job.\nmod b;\npub use b::S;\npub const N: u32 = 1;\n").is_empty()
         );
     }
 
     #[test]
     fn a_name_without_a_job_is_found() {
-        assert_eq!(
-            faults("a.rs", "//! Its job.\npub struct JobManager {}\n").len(),
-            1
-        );
+        assert_eq!(faults("a.rs", "//! Its job.\npub struct JobManager {}\n").len(), 1);
         assert!(faults("a.rs", "//! Its job.\npub struct Journal {}\n").is_empty());
     }
 }

@@ -89,21 +89,14 @@ pub fn sideways_faults(floors: &Floors, sources: &[Source]) -> Vec<String> {
     let mut names: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for source in sources {
         if let Some(module) = floors.module(&source.path) {
-            names
-                .entry(module)
-                .or_default()
-                .extend(crate_modules(&code_only(&source.text)));
+            names.entry(module).or_default().extend(crate_modules(&code_only(&source.text)));
         }
     }
     let mut faults = Vec::new();
     for (module, named) in &names {
         for other in named.iter().filter(|other| module < &other.as_str()) {
             let same_floor = floors.depth(module) == floors.depth(other);
-            if same_floor
-                && names
-                    .get(other.as_str())
-                    .is_some_and(|back| back.contains(*module))
-            {
+            if same_floor && names.get(other.as_str()).is_some_and(|back| back.contains(*module)) {
                 faults.push(format!(
                     "`{module}` and `{other}` of {} name each other; move what they share one floor down",
                     floors.sources
@@ -119,19 +112,13 @@ mod tests {
     use super::*;
 
     fn source(path: &str, text: &str) -> Source {
-        Source {
-            path: path.into(),
-            text: text.into(),
-        }
+        Source { path: path.into(), text: text.into() }
     }
 
     #[test]
     fn reaching_upstairs_is_found_and_downstairs_is_not() {
         let up = source("worker/src/tensor/file.rs", "use crate::network::Decoder;");
-        let down = source(
-            "worker/src/network/decoder.rs",
-            "use crate::tensor::File; // crate::cli",
-        );
+        let down = source("worker/src/network/decoder.rs", "use crate::tensor::File; // crate::cli");
         assert_eq!(floor_faults(&WORKER, &[up, down.clone()]).len(), 1);
         assert!(floor_faults(&WORKER, &[down]).is_empty());
     }

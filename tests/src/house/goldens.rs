@@ -24,11 +24,7 @@ pub fn versions(source: &Source) -> Vec<Version> {
     let found = code.lines().filter_map(|line| {
         let (name, value) = line.strip_prefix("pub const ")?.split_once(": u32 = ")?;
         let format = name.strip_suffix("VERSION")?.trim_end_matches('_').to_lowercase();
-        Some(Version {
-            module: module.to_owned(),
-            format,
-            newest: value.trim_end_matches(';').parse().ok()?,
-        })
+        Some(Version { module: module.to_owned(), format, newest: value.trim_end_matches(';').parse().ok()? })
     });
     found.collect()
 }
@@ -36,12 +32,7 @@ pub fn versions(source: &Source) -> Vec<Version> {
 /// Versions for which no golden is among `files` (paths from the root): `tests/golden/<module>/<format>…-vN.<kind>`.
 pub fn missing_goldens(versions: &[Version], files: &[String]) -> Vec<String> {
     let mut faults = Vec::new();
-    for Version {
-        module,
-        format,
-        newest,
-    } in versions
-    {
+    for Version { module, format, newest } in versions {
         let folder = format!("tests/golden/{module}/");
         for version in 1..=*newest {
             let has = |file: &&String| {
@@ -66,21 +57,11 @@ mod tests {
     #[test]
     fn a_version_without_a_golden_is_found() {
         let text = "pub const VERSION: u32 = 2;\npub const PORTFOLIO_VERSION: u32 = 1;\n";
-        let found = versions(&Source {
-            path: "shared/src/sweep/file.rs".into(),
-            text: text.into(),
-        });
+        let found = versions(&Source { path: "shared/src/sweep/file.rs".into(), text: text.into() });
         assert_eq!(found.len(), 2);
-        let files = [
-            "tests/golden/sweep/sweep-v1.yaml",
-            "tests/golden/sweep/portfolio-v1.json",
-        ]
-        .map(str::to_owned);
-        assert_eq!(
-            missing_goldens(&found, &files).len(),
-            1,
-            "version 2 of the sweep has none"
-        );
+        let files =
+            ["tests/golden/sweep/sweep-v1.yaml", "tests/golden/sweep/portfolio-v1.json"].map(str::to_owned);
+        assert_eq!(missing_goldens(&found, &files).len(), 1, "version 2 of the sweep has none");
         assert_eq!(missing_goldens(&found, &[]).len(), 3);
     }
 }

@@ -33,9 +33,7 @@ fn skipped_length(rest: &str, before: Option<char>) -> usize {
         if raw[hashes..].starts_with('"') {
             let close = format!("\"{}", "#".repeat(hashes));
             let body = 1 + hashes + 1;
-            return rest[body..]
-                .find(&close)
-                .map_or(rest.len(), |end| body + end + close.len());
+            return rest[body..].find(&close).map_or(rest.len(), |end| body + end + close.len());
         }
     }
     if rest.starts_with('"') {
@@ -84,11 +82,7 @@ pub fn crate_modules(code: &str) -> BTreeSet<String> {
 
 /// The leading identifier.
 fn first_name(text: &str) -> Option<String> {
-    let name: String = text
-        .trim_start()
-        .chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect();
+    let name: String = text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     (!name.is_empty()).then_some(name)
 }
 

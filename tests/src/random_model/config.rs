@@ -33,10 +33,9 @@ pub(super) fn config(specimen: &Specimen) -> Value {
         entries.insert("head_dim".into(), specimen.head_dim.into());
     }
     match specimen.family {
-        Family::Llama => entries.extend([
-            ("attention_bias".into(), false.into()),
-            ("mlp_bias".into(), false.into()),
-        ]),
+        Family::Llama => {
+            entries.extend([("attention_bias".into(), false.into()), ("mlp_bias".into(), false.into())])
+        }
         Family::Mistral => entries.extend([("sliding_window".into(), 4096.into())]),
         Family::Qwen2 => entries.extend([("use_sliding_window".into(), false.into())]),
         Family::Qwen3 => {
@@ -59,10 +58,9 @@ fn add_rope_and_dtype(specimen: &Specimen, entries: &mut Map<String, Value>) {
             json!({"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                    "original_max_position_embeddings": original}),
         ),
-        Rope::Yarn { factor, original } => (
-            "yarn",
-            json!({"factor": factor, "original_max_position_embeddings": original}),
-        ),
+        Rope::Yarn { factor, original } => {
+            ("yarn", json!({"factor": factor, "original_max_position_embeddings": original}))
+        }
     };
     let mut scaling = scaling.as_object().cloned().expect("an object");
     if specimen.spelling == Spelling::New {
@@ -78,11 +76,7 @@ fn add_rope_and_dtype(specimen: &Specimen, entries: &mut Map<String, Value>) {
         Value::Null
     } else {
         // `linear` checkpoints are old enough to say `type`; `llama3` came with `rope_type`.
-        let key = if matches!(specimen.rope, Rope::Linear { .. }) {
-            "type"
-        } else {
-            "rope_type"
-        };
+        let key = if matches!(specimen.rope, Rope::Linear { .. }) { "type" } else { "rope_type" };
         scaling.insert(key.into(), kind.into());
         scaling.into()
     };

@@ -18,12 +18,9 @@ pub fn write(specimen: &Specimen, folder: &Path) {
     }
     let text = serde_json::to_string_pretty(&config(specimen)).expect("a config is JSON");
     std::fs::write(folder.join("config.json"), text).expect("a writable folder");
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "generation_config.json",
-    ] {
+    for name in
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
+    {
         std::fs::copy(crate::places::tiny_llama().join(name), folder.join(name))
             .expect("a tokenizer to copy");
     }

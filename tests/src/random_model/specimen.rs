@@ -117,17 +117,10 @@ const BASE: Specimen = Specimen {
 /// Every random model.
 pub fn specimens() -> Vec<Specimen> {
     vec![
-        Specimen {
-            name: "llama-grouped-heads",
-            theta: 500_000.0,
-            ..BASE
-        },
+        Specimen { name: "llama-grouped-heads", theta: 500_000.0, ..BASE },
         Specimen {
             name: "llama3-rope-tied-sharded",
-            rope: Rope::Llama3 {
-                factor: 8.0,
-                original: 64,
-            },
+            rope: Rope::Llama3 { factor: 8.0, original: 64 },
             tied: true,
             shards: 3,
             seed: 2,
@@ -167,10 +160,7 @@ pub fn specimens() -> Vec<Specimen> {
             kv_heads: 1,
             head_dim: 96,
             theta: 1_000_000.0,
-            rope: Rope::Yarn {
-                factor: 4.0,
-                original: 64,
-            },
+            rope: Rope::Yarn { factor: 4.0, original: 64 },
             spelling: Spelling::New,
             shards: 2,
             seed: 6,

@@ -13,16 +13,10 @@ struct Spread {
 
 /// Every tensor in the order of the hub's checkpoints.
 pub fn tensors(specimen: &Specimen) -> Vec<NamedTensor> {
-    let mut maker = Maker {
-        numbers: Numbers::new(specimen.seed),
-        tensors: Vec::new(),
-    };
+    let mut maker = Maker { numbers: Numbers::new(specimen.seed), tensors: Vec::new() };
     let hidden = specimen.hidden;
     // Logits with a deviation of 2: sharp enough that mistakes show, flat enough that bf16 noise averages out.
-    let logit = Spread {
-        mean: 0.0,
-        deviation: 2.0 / (hidden as f64).sqrt(),
-    };
+    let logit = Spread { mean: 0.0, deviation: 2.0 / (hidden as f64).sqrt() };
     maker.add("model.embed_tokens.weight", &[VOCABULARY, hidden], logit);
     for layer in 0..specimen.layers {
         add_layer(&mut maker, specimen, &format!("model.layers.{layer}"));
@@ -34,14 +28,8 @@ pub fn tensors(specimen: &Specimen) -> Vec<NamedTensor> {
     maker.tensors
 }
 
-const NORM: Spread = Spread {
-    mean: 1.0,
-    deviation: 0.2,
-};
-const BIAS: Spread = Spread {
-    mean: 0.0,
-    deviation: 0.5,
-};
+const NORM: Spread = Spread { mean: 1.0, deviation: 0.2 };
+const BIAS: Spread = Spread { mean: 0.0, deviation: 0.5 };
 
 fn add_layer(maker: &mut Maker, specimen: &Specimen, layer: &str) {
     let queries = specimen.heads * specimen.head_dim;
@@ -49,34 +37,18 @@ fn add_layer(maker: &mut Maker, specimen: &Specimen, layer: &str) {
     let (hidden, mlp) = (specimen.hidden, specimen.mlp);
     maker.add(&format!("{layer}.input_layernorm.weight"), &[hidden], NORM);
     // Queries are doubled so that attention is peaked and rotations matter.
-    for (name, rows, gain) in [
-        ("q_proj", queries, 2.0),
-        ("k_proj", keys, 1.0),
-        ("v_proj", keys, 1.0),
-    ] {
+    for (name, rows, gain) in [("q_proj", queries, 2.0), ("k_proj", keys, 1.0), ("v_proj", keys, 1.0)] {
         maker.add_matrix(&format!("{layer}.self_attn.{name}"), rows, hidden, gain);
         if specimen.has_biases() {
             maker.add(&format!("{layer}.self_attn.{name}.bias"), &[rows], BIAS);
         }
     }
     if specimen.has_head_norms() {
-        maker.add(
-            &format!("{layer}.self_attn.q_norm.weight"),
-            &[specimen.head_dim],
-            NORM,
-        );
-        maker.add(
-            &format!("{layer}.self_attn.k_norm.weight"),
-            &[specimen.head_dim],
-            NORM,
-        );
+        maker.add(&format!("{layer}.self_attn.q_norm.weight"), &[specimen.head_dim], NORM);
+        maker.add(&format!("{layer}.self_attn.k_norm.weight"), &[specimen.head_dim], NORM);
     }
     maker.add_matrix(&format!("{layer}.self_attn.o_proj"), hidden, queries, 1.0);
-    maker.add(
-        &format!("{layer}.post_attention_layernorm.weight"),
-        &[hidden],
-        NORM,
-    );
+    maker.add(&format!("{layer}.post_attention_layernorm.weight"), &[hidden], NORM);
     maker.add_matrix(&format!("{layer}.mlp.gate_proj"), mlp, hidden, 1.0);
     maker.add_matrix(&format!("{layer}.mlp.up_proj"), mlp, hidden, 1.0);
     maker.add_matrix(&format!("{layer}.mlp.down_proj"), hidden, mlp, 1.0);
@@ -96,20 +68,12 @@ impl Maker {
             let value = spread.mean + spread.deviation * self.numbers.bell();
             bytes.extend(half::bf16::from_f64(value).to_le_bytes());
         }
-        self.tensors.push(NamedTensor {
-            name: name.to_owned(),
-            dtype: "BF16",
-            shape: shape.to_vec(),
-            bytes,
-        });
+        self.tensors.push(NamedTensor { name: name.to_owned(), dtype: "BF16", shape: shape.to_vec(), bytes });
     }
 
     /// A linear weight that keeps the variance of its input, times `gain`.
     fn add_matrix(&mut self, module: &str, rows: usize, columns: usize, gain: f64) {
-        let spread = Spread {
-            mean: 0.0,
-            deviation: gain / (columns as f64).sqrt(),
-        };
+        let spread = Spread { mean: 0.0, deviation: gain / (columns as f64).sqrt() };
         self.add(&format!("{module}.weight"), &[rows, columns], spread);
     }
 }

@@ -1,7 +1,7 @@
 //! The tap that fills statistics and changes nothing: calibration sees the unquantized model.
 
-use qlaunch_shared::assign::{Amax, Assignment};
 use qlaunch_shared::Result;
+use qlaunch_shared::assign::{Amax, Assignment};
 
 use super::Statistics;
 use crate::network::{CacheSide, Inputs, Tap};

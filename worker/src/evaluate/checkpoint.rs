@@ -11,11 +11,12 @@ use qlaunch_shared::{Error, Result};
 use crate::network::{CacheSide, Weights};
 use crate::ops::Backend;
 use crate::quantize::codec::{fp8, nvfp4};
-use crate::tensor::dtype::Element;
 use crate::tensor::MappedCheckpoint;
+use crate::tensor::dtype::Element;
 use crate::tensor::host::{HostTensor, StoredElement};
 
-const BROKEN: &str = "the checkpoint is broken, or not in ModelOpt's layout: make it again with `qlaunch quantize`";
+const BROKEN: &str =
+    "the checkpoint is broken, or not in ModelOpt's layout: make it again with `qlaunch quantize`";
 
 /// Weights of a quantized or unquantized checkpoint, decoded to the model's type.
 pub struct CheckpointWeights<'a> {
@@ -50,7 +51,11 @@ impl<'a> CheckpointWeights<'a> {
             _ => vec![rows, columns / 2],
         };
         if codes.shape != stored {
-            return Err(wrong(format!("wrong shape {:?}: the config says {stored:?}", codes.shape), self.model, owner));
+            return Err(wrong(
+                format!("wrong shape {:?}: the config says {stored:?}", codes.shape),
+                self.model,
+                owner,
+            ));
         }
         match codes.dtype {
             DType::F8E4M3 => {
@@ -106,17 +111,27 @@ impl Weights for CheckpointWeights<'_> {
         })?;
         let owner = entry.name.trim_end_matches(".weight");
         let expected = match part.role {
-            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => vec![rows, columns],
+            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => {
+                vec![rows, columns]
+            }
             ModuleRole::Norm { width } => vec![width],
             ModuleRole::Attention => Vec::new(),
         };
         let tensor = if entry.dtype.is_model_dtype() {
             let mapped = self.files.tensor(&entry.name)?;
             if entry.shape != expected {
-                return Err(wrong(format!("wrong shape {:?}: the config says {expected:?}", entry.shape), self.model, owner));
+                return Err(wrong(
+                    format!("wrong shape {:?}: the config says {expected:?}", entry.shape),
+                    self.model,
+                    owner,
+                ));
             }
             let stored = HostTensor::from_bytes(mapped.dtype, mapped.shape, mapped.bytes)?;
-            if mapped.dtype == self.model.config.dtype { stored } else { stored.view().cast(self.model.config.dtype)? }
+            if mapped.dtype == self.model.config.dtype {
+                stored
+            } else {
+                stored.view().cast(self.model.config.dtype)?
+            }
         } else if let (&[rows, columns], DType::F8E4M3 | DType::U8) = (&expected[..], entry.dtype) {
             self.decode(owner, [rows, columns])?
         } else {
@@ -152,7 +167,8 @@ impl ServedNumerics {
     /// A scale cannot be read, or is not finite and positive.
     pub fn read(model: &Model, files: &MappedCheckpoint) -> Result<Self> {
         let mut numerics = Self::default();
-        let declares_cache = model.json.get("quantization_config").is_some_and(|q| !q["kv_cache_scheme"].is_null());
+        let declares_cache =
+            model.json.get("quantization_config").is_some_and(|q| !q["kv_cache_scheme"].is_null());
         let stored = |name: &str| model.files.find(name).map(|_| scalar(files, name)).transpose();
         for (module, part) in model.modules.iter().enumerate() {
             let format = match model.weight(part).map(|weight| weight.dtype) {

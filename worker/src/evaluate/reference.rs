@@ -23,7 +23,12 @@ const LENGTH: &str = "sequence_length";
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn keep_reference<B: Backend>(path: &Path, backend: &B, samples: &Samples, hidden: &[B::Tensor]) -> Result<()> {
+pub fn keep_reference<B: Backend>(
+    path: &Path,
+    backend: &B,
+    samples: &Samples,
+    hidden: &[B::Tensor],
+) -> Result<()> {
     let Some(first) = hidden.first() else { return Err(Error::bug("there is nothing to keep")) };
     let planned = PlannedTensor {
         name: TENSOR.to_owned(),
@@ -70,7 +75,9 @@ impl KeptReference {
         let header = read_header(path)?;
         let is_same = header.metadata.get(DIGEST) == Some(&samples.digest())
             && header.metadata.get(LENGTH) == Some(&samples.length.to_string());
-        if !is_same || header.tensors.first().is_none_or(|tensor| tensor.name != TENSOR || tensor.shape.len() != 2) {
+        if !is_same
+            || header.tensors.first().is_none_or(|tensor| tensor.name != TENSOR || tensor.shape.len() != 2)
+        {
             return Err(Error::input("the kept reference is of other tokens")
                 .at(path)
                 .hint("run the sweep again with `--fresh`"));

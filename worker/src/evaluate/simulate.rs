@@ -30,7 +30,8 @@ impl<B: Backend> Tap<B> for Simulator<'_> {
                 inputs.push(None);
                 continue;
             };
-            let known = rounded.iter().find(|(other, _)| *other == served).map(|(_, tensor)| Arc::clone(tensor));
+            let known =
+                rounded.iter().find(|(other, _)| *other == served).map(|(_, tensor)| Arc::clone(tensor));
             let tensor = match known {
                 Some(tensor) => tensor,
                 None => {

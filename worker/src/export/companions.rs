@@ -22,8 +22,23 @@ const OWNED: [&str; 8] = [
 
 /// Extensions of weights in whatever format.
 const WEIGHTS: [&str; 17] = [
-    "bin", "ckpt", "gguf", "h5", "msgpack", "npy", "npz", "onnx", "ot", "pb", "pickle", "pkl", "pt", "pth",
-    "safetensors", "tflite", "index.json",
+    "bin",
+    "ckpt",
+    "gguf",
+    "h5",
+    "msgpack",
+    "npy",
+    "npz",
+    "onnx",
+    "ot",
+    "pb",
+    "pickle",
+    "pkl",
+    "pt",
+    "pth",
+    "safetensors",
+    "tflite",
+    "index.json",
 ];
 
 /// Name and content of a file.
@@ -92,8 +107,12 @@ fn file_name(path: &Path) -> String {
 /// the switch. Otherwise the file stays as it is to the byte.
 fn generation_config(path: &Path) -> Result<Vec<u8>> {
     let text = std::fs::read(path).map_err(|e| Error::io("read the file", path, &e))?;
-    let mut config: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|e| Error::input(format!("not a JSON object: {e}")).at(path).line(e.line(), e.column()).hint("fetch the file again"))?;
+    let mut config: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| {
+        Error::input(format!("not a JSON object: {e}"))
+            .at(path)
+            .line(e.line(), e.column())
+            .hint("fetch the file again")
+    })?;
     let samples = ["top_k", "top_p"].iter().any(|key| config.get(*key).is_some_and(|value| !value.is_null()));
     if !samples || config.get("do_sample") == Some(&json!(true)) {
         return Ok(text);

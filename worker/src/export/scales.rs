@@ -19,7 +19,12 @@ pub(super) struct WeightAmax {
 
 impl WeightAmax {
     /// The magnitude that the tensor scale of a linear's weight is made of: its own, or its fused group's.
-    pub(super) fn of(&mut self, linear: &LinearNumerics, assignment: &Assignment, weights: &SourceWeights<'_>) -> Result<f32> {
+    pub(super) fn of(
+        &mut self,
+        linear: &LinearNumerics,
+        assignment: &Assignment,
+        weights: &SourceWeights<'_>,
+    ) -> Result<f32> {
         let Some(group) = linear.shared else { return own_amax(linear, weights) };
         if let Some(&amax) = self.groups.get(&group) {
             return Ok(amax);
@@ -38,7 +43,11 @@ fn own_amax(linear: &LinearNumerics, weights: &SourceWeights<'_>) -> Result<f32>
 }
 
 /// The scale to be stored for a linear's input: from its own magnitude, or its fused group's.
-pub(super) fn input_scale(linear: &LinearNumerics, assignment: &Assignment, seen: &Statistics) -> Result<Option<f32>> {
+pub(super) fn input_scale(
+    linear: &LinearNumerics,
+    assignment: &Assignment,
+    seen: &Statistics,
+) -> Result<Option<f32>> {
     let Some(input) = linear.input else { return Ok(None) };
     let members = assignment.linears.iter().filter(|member| match linear.shared {
         Some(group) => member.shared == Some(group),
@@ -52,7 +61,11 @@ pub(super) fn input_scale(linear: &LinearNumerics, assignment: &Assignment, seen
 }
 
 /// The scale to be stored for keys or values, `None` where none is.
-pub(super) fn cache_scale(numerics: ActivationNumerics, seen: Option<&Magnitude>, name: &str) -> Result<Option<f32>> {
+pub(super) fn cache_scale(
+    numerics: ActivationNumerics,
+    seen: Option<&Magnitude>,
+    name: &str,
+) -> Result<Option<f32>> {
     match numerics.amax {
         Amax::Unit => Ok(None),
         _ => magnitude(numerics, seen, name).map(|amax| Some(activation_scale(numerics.format, amax))),
@@ -63,9 +76,9 @@ fn magnitude(numerics: ActivationNumerics, seen: Option<&Magnitude>, name: &str)
     match (numerics.amax, seen) {
         (Amax::Constant(amax), _) => Ok(amax),
         (_, Some(seen)) => seen.finite().map_err(|e| {
-            e.context("activations of the calibration data overflow")
-                .key(name)
-                .hint("the model is broken or the data is not text of its kind: `qlaunch eval MODEL --data FILE`")
+            e.context("activations of the calibration data overflow").key(name).hint(
+                "the model is broken or the data is not text of its kind: `qlaunch eval MODEL --data FILE`",
+            )
         }),
         (_, None) => Err(Error::bug("an activation was never calibrated").key(name)),
     }

@@ -128,10 +128,7 @@ impl Magnitude {
 ///
 /// Activations are `[tokens, features]`, tokens of one sequence next to each other. All tensors of a call have the same
 /// type, which is the type of the result. Every method fails if shapes or types do not fit together.
-#[expect(
-    clippy::missing_errors_doc,
-    reason = "stated once for all methods, just above"
-)]
+#[expect(clippy::missing_errors_doc, reason = "stated once for all methods, just above")]
 pub trait Backend: Send + Sync {
     /// A tensor in the device's memory.
     type Tensor: Send + Sync + Clone;

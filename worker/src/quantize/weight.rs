@@ -38,7 +38,11 @@ fn fp8_parts<E: Source>(elements: &[E], amax: f32) -> Result<Vec<StoredBytes>> {
     Ok(vec![("weight", codes), ("weight_scale", encoder.scale().to_le_bytes().to_vec())])
 }
 
-fn nvfp4_parts<E: Source>(elements: &[E], (rows, columns): (usize, usize), amax: f32) -> Result<Vec<StoredBytes>> {
+fn nvfp4_parts<E: Source>(
+    elements: &[E],
+    (rows, columns): (usize, usize),
+    amax: f32,
+) -> Result<Vec<StoredBytes>> {
     let encoder = nvfp4::Encoder::<E>::new(amax, nvfp4::BLOCK)?;
     let mut codes = vec![0u8; rows * columns / 2];
     let mut scales = vec![0u8; rows * columns / nvfp4::BLOCK];

@@ -40,7 +40,8 @@ impl Reporter {
     /// # Errors
     /// The folder cannot be written.
     pub fn create(folder: AttemptFolder) -> Result<Self> {
-        std::fs::create_dir_all(&folder.0).map_err(|e| Error::io("make the attempt's folder", &folder.0, &e))?;
+        std::fs::create_dir_all(&folder.0)
+            .map_err(|e| Error::io("make the attempt's folder", &folder.0, &e))?;
         let path = folder.events();
         let events = File::create(&path).map_err(|e| Error::io("write events", &path, &e))?;
         Ok(Self { folder, events, sequence: 0, running: None, phases: Vec::new() })
@@ -135,7 +136,8 @@ fn progress(running: &Running, layer: Option<usize>, now: Instant) -> EventBody 
 /// A reader sees all of the file or nothing.
 fn write_whole(path: &Path, outcome: &Outcome) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("write the outcome", path, &e);
-    let text = serde_json::to_vec_pretty(outcome).map_err(|e| Error::bug(format!("cannot write JSON: {e}")))?;
+    let text =
+        serde_json::to_vec_pretty(outcome).map_err(|e| Error::bug(format!("cannot write JSON: {e}")))?;
     let part = path.with_extension("partial");
     let mut file = File::create(&part).map_err(failed)?;
     file.write_all(&text).map_err(failed)?;

@@ -2,18 +2,27 @@
 
 use std::path::Path;
 
-use qlaunch_shared::protocol::{CalibrationSummary, Level, TokenSource};
 use qlaunch_shared::Result;
 use qlaunch_shared::model::Model;
+use qlaunch_shared::protocol::{CalibrationSummary, Level, TokenSource};
 
 use crate::report::Reporter;
 use crate::tokens::{Samples, Use, read_samples};
 
 /// Reads samples for a model and tells a person what may surprise them.
-pub(super) fn samples(model: &Model, source: &TokenSource, reading: Use, reporter: &mut Reporter) -> Result<Samples> {
+pub(super) fn samples(
+    model: &Model,
+    source: &TokenSource,
+    reading: Use,
+    reporter: &mut Reporter,
+) -> Result<Samples> {
     let samples = read_samples(source, reading, &model.folder, model.config.vocabulary)?;
     if samples.skipped > 0 {
-        let message = format!("{} texts of `{}` are shorter than a sample and were left out", samples.skipped, name(&source.data));
+        let message = format!(
+            "{} texts of `{}` are shorter than a sample and were left out",
+            samples.skipped,
+            name(&source.data)
+        );
         reporter.note(Level::Warning, message);
     }
     if samples.length > model.config.max_positions {

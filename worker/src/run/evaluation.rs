@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use qlaunch_shared::Result;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{AttemptFolder, Evaluate, Evaluation, Level, Phase, Reference, Unit};
-use qlaunch_shared::Result;
 
 use super::data;
 use crate::evaluate::{

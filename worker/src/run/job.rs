@@ -58,14 +58,22 @@ fn read_spec(path: &Path) -> Result<JobSpec> {
         Error::input(format!("cannot understand the job's spec: {e}")).at(path).line(e.line(), e.column())
     })?;
     if spec.version > VERSION {
-        return Err(Error::input(format!("the spec is of version {}, this worker knows {VERSION}", spec.version))
-            .at(path)
-            .hint("install the same version of launcher and worker"));
+        return Err(Error::input(format!(
+            "the spec is of version {}, this worker knows {VERSION}",
+            spec.version
+        ))
+        .at(path)
+        .hint("install the same version of launcher and worker"));
     }
     Ok(spec)
 }
 
-fn steps(spec: &JobSpec, attempt: &AttemptFolder, outcome: &mut Outcome, reporter: &mut Reporter) -> Result<()> {
+fn steps(
+    spec: &JobSpec,
+    attempt: &AttemptFolder,
+    outcome: &mut Outcome,
+    reporter: &mut Reporter,
+) -> Result<()> {
     outcome.candidate.clone_from(&spec.candidate);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let threads = spec.resources.threads.unwrap_or(cores).max(1);

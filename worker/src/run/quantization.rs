@@ -5,7 +5,9 @@ use std::path::Path;
 use qlaunch_shared::assign::{Resolved, resolve};
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict};
+use qlaunch_shared::protocol::{
+    CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict,
+};
 use qlaunch_shared::{Error, Result};
 
 use super::data;

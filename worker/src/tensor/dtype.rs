@@ -166,13 +166,10 @@ mod tests {
     /// Every exponent and sign with mantissas around the ties of both narrow types, and a stride over all the rest.
     fn interesting_floats() -> impl Iterator<Item = f32> {
         let corners = (0..=0x1ffu32).flat_map(|top| {
-            let low = [
-                0, 1, 0xfff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x7fff, 0x8000, 0x8001, 0x1_7fff, 0x1_8000,
-            ];
+            let low =
+                [0, 1, 0xfff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x7fff, 0x8000, 0x8001, 0x1_7fff, 0x1_8000];
             let high = [0x7f_ffff, 0x7f_f000, 0x7f_efff, 0x40_0000];
-            low.into_iter()
-                .chain(high)
-                .map(move |mantissa| top << 23 | mantissa)
+            low.into_iter().chain(high).map(move |mantissa| top << 23 | mantissa)
         });
         corners.chain((0..u32::MAX).step_by(4099)).map(f32::from_bits)
     }
@@ -180,20 +177,14 @@ mod tests {
     #[test]
     fn bf16_rounds_as_the_half_crate_does() {
         for value in interesting_floats() {
-            assert!(
-                is_same(<bf16 as Element>::from_f32(value), bf16::from_f32(value)),
-                "{value:e}"
-            );
+            assert!(is_same(<bf16 as Element>::from_f32(value), bf16::from_f32(value)), "{value:e}");
         }
     }
 
     #[test]
     fn f16_rounds_as_the_half_crate_does() {
         for value in interesting_floats() {
-            assert!(
-                is_same(<f16 as Element>::from_f32(value), f16::from_f32_const(value)),
-                "{value:e}"
-            );
+            assert!(is_same(<f16 as Element>::from_f32(value), f16::from_f32_const(value)), "{value:e}");
         }
     }
 
@@ -201,18 +192,9 @@ mod tests {
     fn every_narrow_value_widens_as_the_half_crate_does_and_returns_unchanged() {
         for bits in 0..=u16::MAX {
             let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
-            assert!(
-                is_same(Element::to_f32(brain), brain.to_f32()),
-                "bf16 {bits:#06x}"
-            );
-            assert!(
-                is_same(Element::to_f32(half), half.to_f32_const()),
-                "f16 {bits:#06x}"
-            );
-            assert!(is_same(
-                <bf16 as Element>::from_f32(Element::to_f32(brain)),
-                brain
-            ));
+            assert!(is_same(Element::to_f32(brain), brain.to_f32()), "bf16 {bits:#06x}");
+            assert!(is_same(Element::to_f32(half), half.to_f32_const()), "f16 {bits:#06x}");
+            assert!(is_same(<bf16 as Element>::from_f32(Element::to_f32(brain)), brain));
             assert!(is_same(<f16 as Element>::from_f32(Element::to_f32(half)), half));
         }
     }

@@ -98,10 +98,7 @@ impl HostTensor {
     pub fn new<E: StoredElement>(shape: impl Into<Vec<usize>>, elements: Vec<E>) -> Result<Self> {
         let shape = shape.into();
         check_length(&shape, elements.len())?;
-        Ok(Self {
-            shape,
-            data: E::store(elements),
-        })
+        Ok(Self { shape, data: E::store(elements) })
     }
 
     /// Copies little-endian bytes of any alignment, as they lie in a safetensors file.
@@ -116,10 +113,7 @@ impl HostTensor {
             DType::F16 => Storage::F16(read(bytes, f16::from_le_bytes)),
             other => return Err(no_model_dtype(other)),
         };
-        check_length(
-            &shape,
-            for_each_dtype!(Storage, &data, elements => elements.len()),
-        )?;
+        check_length(&shape, for_each_dtype!(Storage, &data, elements => elements.len()))?;
         if !bytes.len().is_multiple_of(dtype.size()) {
             return Err(Error::input(format!(
                 "{} bytes are no whole number of {dtype} elements",
@@ -166,10 +160,7 @@ impl HostTensor {
             Storage::BF16(elements) => Elements::BF16(elements),
             Storage::F16(elements) => Elements::F16(elements),
         };
-        TensorView {
-            shape: &self.shape,
-            elements,
-        }
+        TensorView { shape: &self.shape, elements }
     }
 
     /// Gives the same elements another shape.
@@ -179,10 +170,7 @@ impl HostTensor {
     pub fn reshape(self, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape = shape.into();
         check_length(&shape, self.len())?;
-        Ok(Self {
-            shape,
-            data: self.data,
-        })
+        Ok(Self { shape, data: self.data })
     }
 
     /// The elements as `f32`; exact.
@@ -242,10 +230,7 @@ impl<'a> TensorView<'a> {
             Elements::BF16(elements) => Storage::BF16(elements.to_vec()),
             Elements::F16(elements) => Storage::F16(elements.to_vec()),
         };
-        HostTensor {
-            shape: self.shape.to_vec(),
-            data,
-        }
+        HostTensor { shape: self.shape.to_vec(), data }
     }
 
     /// The elements as `f32`; exact.
@@ -283,32 +268,21 @@ fn no_model_dtype(dtype: DType) -> Error {
 }
 
 fn check_length(shape: &[usize], length: usize) -> Result<()> {
-    let expected = shape
-        .iter()
-        .try_fold(1usize, |product, &side| product.checked_mul(side));
+    let expected = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
     if expected == Some(length) {
         return Ok(());
     }
-    Err(Error::input(format!(
-        "{length} elements do not fill the shape {shape:?}"
-    )))
+    Err(Error::input(format!("{length} elements do not fill the shape {shape:?}")))
 }
 
 fn read<const N: usize, E>(bytes: &[u8], convert: fn([u8; N]) -> E) -> Vec<E> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|chunk| convert(*chunk))
-        .collect()
+    bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
 }
 
 /// Reads bytes as elements where they lie.
 fn cast<E: StoredElement>(bytes: &[u8], dtype: DType) -> Result<&[E]> {
     if cfg!(target_endian = "big") {
-        return Err(Error::bug(
-            "mapped tensors can be borrowed on little-endian machines only",
-        ));
+        return Err(Error::bug("mapped tensors can be borrowed on little-endian machines only"));
     }
     // SAFETY: `StoredElement` is `f32`, `bf16` or `f16`, for which every pattern of bits is a value, and `align_to`
     // returns only the aligned part.
@@ -316,9 +290,7 @@ fn cast<E: StoredElement>(bytes: &[u8], dtype: DType) -> Result<&[E]> {
     if before.is_empty() && after.is_empty() {
         return Ok(elements);
     }
-    Err(Error::input(format!(
-        "the bytes are not aligned for {dtype}, or no whole number of its elements"
-    )))
+    Err(Error::input(format!("the bytes are not aligned for {dtype}, or no whole number of its elements")))
 }
 
 #[cfg(test)]
@@ -328,22 +300,15 @@ mod tests {
     #[test]
     fn bytes_of_a_file_become_a_view_and_a_copy_of_the_same_values() {
         let tensor = HostTensor::new([2, 2], vec![1.0f32, -2.5, 3.0, f32::MIN_POSITIVE]).unwrap();
-        let Storage::F32(values) = tensor.storage() else {
-            panic!("not f32")
-        };
+        let Storage::F32(values) = tensor.storage() else { panic!("not f32") };
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let copied = HostTensor::from_bytes(DType::F32, [2, 2], &bytes).unwrap();
         assert_eq!(copied, tensor);
         let mut shifted = vec![0u8; 1];
         shifted.extend_from_slice(&bytes);
-        assert_eq!(
-            HostTensor::from_bytes(DType::F32, [2, 2], &shifted[1..]).unwrap(),
-            tensor
-        );
+        assert_eq!(HostTensor::from_bytes(DType::F32, [2, 2], &shifted[1..]).unwrap(), tensor);
         let narrow = tensor.view().cast(DType::BF16).unwrap();
-        let Storage::BF16(halves) = narrow.storage() else {
-            panic!("not bf16")
-        };
+        let Storage::BF16(halves) = narrow.storage() else { panic!("not bf16") };
         // SAFETY: any initialised memory may be read as bytes.
         let (_, raw, _) = unsafe { halves.align_to::<u8>() };
         let view = TensorView::from_bytes(DType::BF16, &[2, 2], raw).unwrap();

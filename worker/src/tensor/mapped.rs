@@ -40,9 +40,12 @@ impl MappedCheckpoint {
     fn place(&self, name: &str) -> Result<(&TensorEntry, &Mmap)> {
         let tensor = self.files.tensor(name)?;
         let header = self.files.find(name).map(|(header, _)| header);
-        let map = self.files.headers.iter().zip(&self.maps).find(|(other, _)| {
-            header.is_some_and(|header| std::ptr::eq(*other, header))
-        });
+        let map = self
+            .files
+            .headers
+            .iter()
+            .zip(&self.maps)
+            .find(|(other, _)| header.is_some_and(|header| std::ptr::eq(*other, header)));
         map.map(|(_, map)| (tensor, map)).ok_or_else(|| Error::bug("a tensor's file is not mapped").key(name))
     }
 
@@ -69,7 +72,8 @@ impl MappedCheckpoint {
         if begin < end {
             // SAFETY: the map is read-only and backed by a file: pages that are dropped are read again with the same
             // content, so no reference into them changes.
-            let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
+            let advised =
+                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
             if let Err(error) = advised {
                 tracing::debug!("pages of `{name}` were not given back: {error}");
             }
@@ -81,7 +85,9 @@ fn map(header: &Header) -> Result<Mmap> {
     let failed = |e: std::io::Error| Error::io("map the weights", &header.path, &e);
     let file = File::open(&header.path).map_err(failed)?;
     if file.metadata().map_err(failed)?.len() != header.file_length {
-        return Err(Error::input("the file changed while it was read").at(&header.path).hint("run the command again"));
+        return Err(Error::input("the file changed while it was read")
+            .at(&header.path)
+            .hint("run the command again"));
     }
     // SAFETY: the map is read-only. That nobody truncates a model while it is read is the caller's side of the bargain,
     // as with every program that maps weights.
@@ -97,8 +103,13 @@ mod tests {
     use super::*;
 
     fn checkpoint(folder: &std::path::Path) -> MappedCheckpoint {
-        let tensor = |name: &str, length| PlannedTensor { name: name.to_owned(), dtype: DType::U8, shape: vec![length] };
-        let layout = Layout::plan(&[tensor("a", 3), tensor("b", 70_000)], u64::MAX, &BTreeMap::new()).unwrap();
+        let tensor = |name: &str, length| PlannedTensor {
+            name: name.to_owned(),
+            dtype: DType::U8,
+            shape: vec![length],
+        };
+        let layout =
+            Layout::plan(&[tensor("a", 3), tensor("b", 70_000)], u64::MAX, &BTreeMap::new()).unwrap();
         let shard = &layout.shards[0];
         let mut bytes = shard.header.clone();
         bytes.extend([1, 2, 3]);

@@ -127,7 +127,8 @@ impl Writer {
 
     /// Names of all files in the order of publishing.
     fn names(&self) -> Vec<String> {
-        let weights = self.shards.iter().filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let weights =
+            self.shards.iter().filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));
         let mut names: Vec<String> = weights.chain(self.companions.iter().cloned()).collect();
         names.sort_by_key(|name| name == LAST);
         names

@@ -68,13 +68,17 @@ fn value_of<'a>(header: &'a str, key: &str) -> Result<&'a str, String> {
 }
 
 fn shape_of(text: &str) -> Result<Vec<usize>, String> {
-    let inner = text.strip_prefix('(').and_then(|rest| rest.split(')').next()).ok_or("the shape is no tuple")?;
+    let inner =
+        text.strip_prefix('(').and_then(|rest| rest.split(')').next()).ok_or("the shape is no tuple")?;
     let sides = inner.split(',').map(str::trim).filter(|side| !side.is_empty());
-    let shape: Vec<usize> =
-        sides.map(|side| side.parse().map_err(|_| format!("`{side}` is no size"))).collect::<Result<_, _>>()?;
+    let shape: Vec<usize> = sides
+        .map(|side| side.parse().map_err(|_| format!("`{side}` is no size")))
+        .collect::<Result<_, _>>()?;
     match shape.len() {
         1 | 2 => Ok(shape),
-        n => Err(format!("the array has {n} dimensions: 1 (one text) or 2 (one row a sample) are understood")),
+        n => {
+            Err(format!("the array has {n} dimensions: 1 (one text) or 2 (one row a sample) are understood"))
+        }
     }
 }
 
@@ -100,7 +104,10 @@ mod tests {
     #[test]
     fn rows_and_flat_sequences_are_read() {
         let data: Vec<u8> = [1i32, 2, 3, -4].iter().flat_map(|id| id.to_le_bytes()).collect();
-        assert_eq!(parse(&file("<i4", "(2, 2)", &data)).unwrap(), Array { shape: vec![2, 2], ids: vec![1, 2, 3, -4] });
+        assert_eq!(
+            parse(&file("<i4", "(2, 2)", &data)).unwrap(),
+            Array { shape: vec![2, 2], ids: vec![1, 2, 3, -4] }
+        );
         assert_eq!(parse(&file("<i4", "(4,)", &data)).unwrap().shape, [4]);
         let wide: Vec<u8> = [70_000i64].iter().flat_map(|id| id.to_le_bytes()).collect();
         assert_eq!(parse(&file("<i8", "(1,)", &wide)).unwrap().ids, [70_000]);

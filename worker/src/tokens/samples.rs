@@ -84,10 +84,17 @@ pub fn read_samples(source: &TokenSource, reading: Use, model: &Path, vocabulary
         }
     };
     if samples.ids.is_empty() {
-        let short = if samples.skipped > 0 { format!(" ({} texts are too short)", samples.skipped) } else { String::new() };
+        let short = if samples.skipped > 0 {
+            format!(" ({} texts are too short)", samples.skipped)
+        } else {
+            String::new()
+        };
         return Err(Error::input(format!("not even one sample of {} tokens{short}", samples.length))
             .at(path)
-            .hint(format!("give more text, or ask for shorter samples: `--seq-len {}`", samples.length / 2)));
+            .hint(format!(
+                "give more text, or ask for shorter samples: `--seq-len {}`",
+                samples.length / 2
+            )));
     }
     if let Some(id) = samples.ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Error::input(format!("token id {id} is outside the model's vocabulary of {vocabulary}"))
@@ -139,13 +146,13 @@ fn from_lines(source: &TokenSource, reading: Use, reader: &TextReader) -> Result
     let mut texts = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let json: serde_json::Value = serde_json::from_str(line).map_err(|e| {
-            Error::input(format!("not JSON: {e}")).at(&source.data).line(number + 1, e.column()).hint(LINE_FORM)
+            Error::input(format!("not JSON: {e}"))
+                .at(&source.data)
+                .line(number + 1, e.column())
+                .hint(LINE_FORM)
         })?;
         let text = json["text"].as_str().ok_or_else(|| {
-            Error::input("the line has no `text`")
-                .at(&source.data)
-                .line(number + 1, 1)
-                .hint(LINE_FORM)
+            Error::input("the line has no `text`").at(&source.data).line(number + 1, 1).hint(LINE_FORM)
         })?;
         texts.push(text.to_owned());
     }

@@ -28,8 +28,9 @@ impl TextReader {
                 .at(&path)
                 .hint("add the file, or give token ids as `.npy`"));
         }
-        let mut tokenizer = Tokenizer::from_file(&path)
-            .map_err(|e| Error::input(format!("cannot understand the tokenizer: {e}")).at(&path).hint(OTHER_WAY))?;
+        let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| {
+            Error::input(format!("cannot understand the tokenizer: {e}")).at(&path).hint(OTHER_WAY)
+        })?;
         // What a tokenizer was last saved with must not cut or fill our texts.
         tokenizer.with_padding(None);
         tokenizer
@@ -44,10 +45,9 @@ impl TextReader {
     /// # Errors
     /// The tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|e| Error::input(format!("the tokenizer refuses the text: {e}")).at(&self.path).hint(OTHER_WAY))?;
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| {
+            Error::input(format!("the tokenizer refuses the text: {e}")).at(&self.path).hint(OTHER_WAY)
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 }

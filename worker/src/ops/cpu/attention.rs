@@ -38,40 +38,25 @@ impl<E: KernelElement> WithKernel<E> for Attention<'_, E> {
         K::Packed: PackFrom<E>,
     {
         let shape = self.shape;
-        let (keys, values) = (
-            RightLayout::new::<K>(shape.head_dim),
-            RightLayout::new::<K>(shape.seq),
-        );
+        let (keys, values) = (RightLayout::new::<K>(shape.head_dim), RightLayout::new::<K>(shape.seq));
         let key_length = keys.length::<K>(shape.seq);
         let value_length = values.length::<K>(shape.head_dim);
         let heads = shape.batch * shape.kv_heads;
         let mut packed_keys = self.scratch.take::<K::Packed>(heads * key_length);
         let mut packed_values = self.scratch.take::<K::Packed>(heads * value_length);
-        let packed = packed_keys
-            .par_chunks_mut(key_length)
-            .zip(packed_values.par_chunks_mut(value_length));
-        packed
-            .enumerate()
-            .for_each(|(index, (packed_keys, packed_values))| {
-                let keys_of_head = head(
-                    self.k,
-                    &shape,
-                    (index / shape.kv_heads, index % shape.kv_heads),
-                    shape.kv_heads,
-                );
-                for (panel, packed) in packed_keys.chunks_mut(keys.panel_length()).enumerate() {
-                    RightLayout::pack_from_rows::<K, E>(keys_of_head, panel, packed);
-                }
-                let values_of_head = head(
-                    self.v,
-                    &shape,
-                    (index / shape.kv_heads, index % shape.kv_heads),
-                    shape.kv_heads,
-                );
-                for (panel, packed) in packed_values.chunks_mut(values.panel_length()).enumerate() {
-                    RightLayout::pack_from_columns::<K, E>(values_of_head, panel, packed);
-                }
-            });
+        let packed = packed_keys.par_chunks_mut(key_length).zip(packed_values.par_chunks_mut(value_length));
+        packed.enumerate().for_each(|(index, (packed_keys, packed_values))| {
+            let keys_of_head =
+                head(self.k, &shape, (index / shape.kv_heads, index % shape.kv_heads), shape.kv_heads);
+            for (panel, packed) in packed_keys.chunks_mut(keys.panel_length()).enumerate() {
+                RightLayout::pack_from_rows::<K, E>(keys_of_head, panel, packed);
+            }
+            let values_of_head =
+                head(self.v, &shape, (index / shape.kv_heads, index % shape.kv_heads), shape.kv_heads);
+            for (panel, packed) in packed_values.chunks_mut(values.panel_length()).enumerate() {
+                RightLayout::pack_from_columns::<K, E>(values_of_head, panel, packed);
+            }
+        });
         let call = Call {
             kernel,
             shape,
@@ -145,15 +130,11 @@ where
     fn run(&self, out: &mut [E]) {
         let width = self.shape.heads * self.shape.head_dim;
         let tile_rows = TILE_ROWS / K::ROWS * K::ROWS;
-        out.par_chunks_mut(self.shape.seq * width)
-            .enumerate()
-            .for_each(|(sequence, out)| {
-                out.par_chunks_mut(tile_rows * width)
-                    .enumerate()
-                    .for_each(|(tile, out)| {
-                        self.run_rows(sequence, tile * tile_rows, out);
-                    });
+        out.par_chunks_mut(self.shape.seq * width).enumerate().for_each(|(sequence, out)| {
+            out.par_chunks_mut(tile_rows * width).enumerate().for_each(|(tile, out)| {
+                self.run_rows(sequence, tile * tile_rows, out);
             });
+        });
     }
 
     /// All heads of the rows that `out` holds, the first of which is row `first` of its sequence.
@@ -163,9 +144,7 @@ where
         let padded = rows.next_multiple_of(K::ROWS);
         let query_layout = LeftLayout::new::<K>(rows, self.shape.head_dim);
         let mut queries = self.scratch.take::<K::Packed>(query_layout.length::<K>());
-        let mut weights = self
-            .scratch
-            .take::<K::Packed>(LeftLayout::new::<K>(rows, KEY_BLOCK).length::<K>());
+        let mut weights = self.scratch.take::<K::Packed>(LeftLayout::new::<K>(rows, KEY_BLOCK).length::<K>());
         let mut scores = self.scratch.take::<f32>(padded * KEY_BLOCK);
         let mut gathered = self.scratch.take::<f32>(padded * self.gathered_width());
         for index in 0..self.shape.heads {
@@ -224,8 +203,7 @@ where
                 }
                 for (block, keys) in keys.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
                     let queries = layout.block::<K>(tile.queries, row_panel, block);
-                    self.kernel
-                        .accumulate(queries, keys, &mut scores[column..], KEY_BLOCK);
+                    self.kernel.accumulate(queries, keys, &mut scores[column..], KEY_BLOCK);
                 }
             }
         }
@@ -244,13 +222,7 @@ where
             if row < tile.rows && !seen.is_empty() {
                 let scores = &tile.scores[row * KEY_BLOCK..][seen.clone()];
                 let maximum = tile.maxima[row].max(largest(self.set, scores, self.shape.scale));
-                let sum = weights(
-                    self.set,
-                    scores,
-                    self.shape.scale,
-                    maximum,
-                    &mut row_weights[seen],
-                );
+                let sum = weights(self.set, scores, self.shape.scale, maximum, &mut row_weights[seen]);
                 let width = self.gathered_width();
                 let gathered = &mut tile.gathered[row * width..][..width];
                 tile.sums[row] =
@@ -267,17 +239,14 @@ where
         let width = self.gathered_width();
         for (panel, values) in values.chunks(self.layouts.1.panel_length()).enumerate() {
             for (row_panel, gathered) in tile.gathered.chunks_mut(K::ROWS * width).enumerate() {
-                let end = (tile.first + (row_panel + 1) * K::ROWS)
-                    .min(self.shape.seq)
-                    .min(start + KEY_BLOCK);
+                let end = (tile.first + (row_panel + 1) * K::ROWS).min(self.shape.seq).min(start + KEY_BLOCK);
                 if end <= start {
                     continue;
                 }
                 let seen = start * K::COLUMNS..end.next_multiple_of(K::GROUP) * K::COLUMNS;
                 for (block, values) in values[seen].chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
                     let weights = layout.block::<K>(tile.weights, row_panel, block);
-                    self.kernel
-                        .accumulate(weights, values, &mut gathered[panel * K::COLUMNS..], width);
+                    self.kernel.accumulate(weights, values, &mut gathered[panel * K::COLUMNS..], width);
                 }
             }
         }

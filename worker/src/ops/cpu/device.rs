@@ -45,11 +45,7 @@ impl CpuBackend {
             .thread_name(|index| format!("ops-{index}"))
             .build()
             .map_err(|error| Error::input(format!("cannot start {threads} threads: {error}")))?;
-        Ok(Self {
-            path,
-            threads,
-            scratch: Scratch::default(),
-        })
+        Ok(Self { path, threads, scratch: Scratch::default() })
     }
 
     /// The path that fixes this backend's bits.
@@ -64,12 +60,7 @@ impl CpuBackend {
     ) -> Result<HostTensor> {
         let (n, k) = operands::linear(x, layer.weight, layer.bias)?;
         let bias = layer.bias.map(|bias| typed::<E>("linear", bias)).transpose()?;
-        let product = Product {
-            x: typed::<E>("linear", x)?,
-            w: typed("linear", layer.weight)?,
-            bias,
-            k,
-        };
+        let product = Product { x: typed::<E>("linear", x)?, w: typed("linear", layer.weight)?, bias, k };
         let mut out = E::zeros(product.x.len() / k * n);
         self.multiply(product, &mut out);
         let mut shape = x.shape().to_vec();
@@ -81,22 +72,14 @@ impl CpuBackend {
 
     /// Multiplies on this backend's threads with its path's kernel.
     fn multiply<E: ModelElement>(&self, product: Product<'_, E>, out: &mut [E]) {
-        let work = LinearWork {
-            product,
-            out,
-            scratch: &self.scratch,
-        };
+        let work = LinearWork { product, out, scratch: &self.scratch };
         self.threads.install(|| E::with_kernel(self.path, work));
     }
 
     fn rms_norm_of<E: ModelElement>(&self, x: &[E], weight: &HostTensor, eps: f32) -> Result<Vec<E>> {
         let weight = typed::<E>("rms_norm", weight)?;
         if weight.is_empty() || !x.len().is_multiple_of(weight.len()) {
-            let sizes = format!(
-                "{} elements are no whole number of runs of {}",
-                x.len(),
-                weight.len()
-            );
+            let sizes = format!("{} elements are no whole number of runs of {}", x.len(), weight.len());
             return Err(operands::misfit("rms_norm", sizes));
         }
         let mut out = E::zeros(x.len());
@@ -114,9 +97,7 @@ impl CpuBackend {
         let rows = (STRETCH / width.max(1)).max(1);
         let set = instruction_set(self.path);
         self.threads.install(|| {
-            let pairs = x
-                .par_chunks_mut((rows * width).max(1))
-                .zip(positions.par_chunks(rows));
+            let pairs = x.par_chunks_mut((rows * width).max(1)).zip(positions.par_chunks(rows));
             pairs.for_each(|(x, positions)| rotary::rotate(set, x, turns, positions));
         });
     }
@@ -124,15 +105,7 @@ impl CpuBackend {
     fn attention_of<E: ModelElement>(&self, q: &[E], k: &[E], v: &[E], shape: &AttentionShape) -> Vec<E> {
         let mut out = E::zeros(q.len());
         let (scratch, set) = (&self.scratch, instruction_set(self.path));
-        let work = Attention {
-            q,
-            k,
-            v,
-            shape: *shape,
-            out: &mut out,
-            scratch,
-            set,
-        };
+        let work = Attention { q, k, v, shape: *shape, out: &mut out, scratch, set };
         self.threads.install(|| E::with_kernel(self.path, work));
         out
     }
@@ -144,11 +117,7 @@ impl CpuBackend {
         k: usize,
         mut take_in: impl FnMut(usize, &[&[E]]) + Send,
     ) {
-        let vocabulary = predictions
-            .iter()
-            .map(|(_, head)| head.len() / k)
-            .min()
-            .unwrap_or(0);
+        let vocabulary = predictions.iter().map(|(_, head)| head.len() / k).min().unwrap_or(0);
         for first in (0..vocabulary).step_by(VOCABULARY_BLOCK) {
             let width = (vocabulary - first).min(VOCABULARY_BLOCK);
             let logits: Vec<_> = predictions
@@ -190,10 +159,7 @@ fn prediction<'a, E: ModelElement>(
     targets: &[u32],
 ) -> Result<(&'a [E], &'a [E], usize)> {
     let (vocabulary, k) = operands::linear(prediction.hidden, prediction.head, None)?;
-    let (hidden, head) = (
-        typed::<E>("losses", prediction.hidden)?,
-        typed::<E>("losses", prediction.head)?,
-    );
+    let (hidden, head) = (typed::<E>("losses", prediction.hidden)?, typed::<E>("losses", prediction.head)?);
     operands::targets(hidden.len() / k, vocabulary, targets)?;
     Ok((hidden, head, k))
 }
@@ -231,13 +197,9 @@ impl CpuBackend {
         let set = instruction_set(self.path);
         let mut rows = vec![Comparison::START; targets.len()];
         if !rows.is_empty() {
-            self.for_each_block(
-                &[(hidden, head), (other_hidden, other_head)],
-                k,
-                |first, logits| {
-                    loss::compare(set, &mut rows, (logits[0], logits[1], first), targets);
-                },
-            );
+            self.for_each_block(&[(hidden, head), (other_hidden, other_head)], k, |first, logits| {
+                loss::compare(set, &mut rows, (logits[0], logits[1], first), targets);
+            });
         }
         Ok(rows.iter().map(Comparison::score).collect())
     }
@@ -361,12 +323,10 @@ impl Backend for CpuBackend {
 
     fn magnitude(&self, x: &HostTensor) -> Result<Magnitude> {
         let set = instruction_set(self.path);
-        Ok(
-            for_each_dtype!(Storage, x.storage(), elements => self.threads.install(|| {
-                let parts = elements.par_chunks(STRETCH).map(|x| magnitude::magnitude(set, x));
-                parts.reduce(Magnitude::default, Magnitude::merge)
-            })),
-        )
+        Ok(for_each_dtype!(Storage, x.storage(), elements => self.threads.install(|| {
+            let parts = elements.par_chunks(STRETCH).map(|x| magnitude::magnitude(set, x));
+            parts.reduce(Magnitude::default, Magnitude::merge)
+        })))
     }
 
     fn losses(&self, prediction: Prediction<'_, HostTensor>, targets: &[u32]) -> Result<Vec<f64>> {

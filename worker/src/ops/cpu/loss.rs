@@ -40,13 +40,8 @@ pub(super) struct Comparison {
 }
 
 impl Likelihood {
-    pub(super) const START: Self = Self {
-        normaliser: Normaliser {
-            maximum: f32::NEG_INFINITY,
-            sum: 0.0,
-        },
-        target_logit: f64::NAN,
-    };
+    pub(super) const START: Self =
+        Self { normaliser: Normaliser { maximum: f32::NEG_INFINITY, sum: 0.0 }, target_logit: f64::NAN };
 
     /// Negative log-likelihood of the target, in nats, once the vocabulary is through.
     pub(super) fn loss(&self) -> f64 {
@@ -60,28 +55,20 @@ impl Likelihood {
     /// Takes in the logits of the vocabulary from `first` on; returns the factor that the old sum was scaled by.
     #[inline(always)]
     fn take_in<E: Element>(&mut self, logits: &[E], first: usize, target: u32) -> f64 {
-        if let Some(logit) = (target as usize)
-            .checked_sub(first)
-            .and_then(|place| logits.get(place))
-        {
+        if let Some(logit) = (target as usize).checked_sub(first).and_then(|place| logits.get(place)) {
             self.target_logit = f64::from(logit.to_f32());
         }
         let maximum = largest(logits).max(self.normaliser.maximum);
         let factor = f64::from(self.normaliser.maximum - maximum).exp();
-        self.normaliser = Normaliser {
-            maximum,
-            sum: self.normaliser.sum * factor + sum_of_exponentials(logits, maximum),
-        };
+        self.normaliser =
+            Normaliser { maximum, sum: self.normaliser.sum * factor + sum_of_exponentials(logits, maximum) };
         factor
     }
 }
 
 impl Comparison {
-    pub(super) const START: Self = Self {
-        reference: Likelihood::START,
-        candidate: Likelihood::START,
-        weighted_difference: 0.0,
-    };
+    pub(super) const START: Self =
+        Self { reference: Likelihood::START, candidate: Likelihood::START, weighted_difference: 0.0 };
 
     /// The row's scores once the vocabulary is through.
     pub(super) fn score(&self) -> RowScore {
@@ -103,12 +90,9 @@ pub(super) fn take_in<E: Element>(
 ) {
     let width = logits.len() / rows.len();
     let logits = logits.par_chunks_exact(width);
-    rows.par_iter_mut()
-        .zip(logits)
-        .zip(targets)
-        .for_each(|((row, logits), target)| {
-            take_in_row(set, row, logits, first, *target);
-        });
+    rows.par_iter_mut().zip(logits).zip(targets).for_each(|((row, logits), target)| {
+        take_in_row(set, row, logits, first, *target);
+    });
 }
 
 /// Takes in one block's logits of both models, each `[rows, width]`, of the vocabulary from `first` on.
@@ -119,16 +103,11 @@ pub(super) fn compare<E: Element>(
     targets: &[u32],
 ) {
     let width = reference.len() / rows.len();
-    let logits = reference
-        .par_chunks_exact(width)
-        .zip(candidate.par_chunks_exact(width));
-    rows.par_iter_mut()
-        .zip(logits)
-        .zip(targets)
-        .for_each(|((row, (reference, candidate)), target)| {
-            take_in_row(set, &mut row.candidate, candidate, first, *target);
-            compare_row(set, row, reference, candidate, (first, *target));
-        });
+    let logits = reference.par_chunks_exact(width).zip(candidate.par_chunks_exact(width));
+    rows.par_iter_mut().zip(logits).zip(targets).for_each(|((row, (reference, candidate)), target)| {
+        take_in_row(set, &mut row.candidate, candidate, first, *target);
+        compare_row(set, row, reference, candidate, (first, *target));
+    });
 }
 
 dispatched! {
@@ -155,10 +134,7 @@ fn largest<E: Element>(logits: &[E]) -> f32 {
             *maximum = maximum.max(logit.to_f32());
         }
     }
-    maxima
-        .into_iter()
-        .chain(rest.iter().map(|logit| logit.to_f32()))
-        .fold(f32::NEG_INFINITY, f32::max)
+    maxima.into_iter().chain(rest.iter().map(|logit| logit.to_f32())).fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[inline(always)]

@@ -40,11 +40,7 @@ fn careful<E: Element>(x: &[E]) -> Magnitude {
     x.iter().fold(Magnitude::default(), |found, x| {
         let bits = magnitude_bits(*x);
         found.merge(Magnitude {
-            amax: if bits < INFINITE {
-                f32::from_bits(bits)
-            } else {
-                0.0
-            },
+            amax: if bits < INFINITE { f32::from_bits(bits) } else { 0.0 },
             nans: u64::from(bits > INFINITE),
             infinities: u64::from(bits == INFINITE),
         })

@@ -14,12 +14,8 @@ impl<E: StoredElement + KernelElement> ModelElement for E {}
 /// The elements of an operand, which must be of type `E`.
 pub(super) fn typed<'a, E: ModelElement>(operation: &str, operand: &'a HostTensor) -> Result<&'a [E]> {
     E::borrow(operand.view().elements()).ok_or_else(|| {
-        Error::input(format!(
-            "`{operation}` cannot mix {} and {} operands",
-            E::DTYPE,
-            operand.dtype()
-        ))
-        .hint("all weights that a model computes with must have the type that its config.json names")
+        Error::input(format!("`{operation}` cannot mix {} and {} operands", E::DTYPE, operand.dtype()))
+            .hint("all weights that a model computes with must have the type that its config.json names")
     })
 }
 
@@ -36,10 +32,7 @@ pub(super) fn same_shape(operation: &str, left: &HostTensor, right: &HostTensor)
     if left.shape() == right.shape() {
         return Ok(());
     }
-    Err(misfit(
-        operation,
-        format!("{:?} and {:?} differ", left.shape(), right.shape()),
-    ))
+    Err(misfit(operation, format!("{:?} and {:?} differ", left.shape(), right.shape())))
 }
 
 /// Sizes of a linear layer: `[m, k]`, `[n, k]`.
@@ -54,10 +47,9 @@ pub(super) fn linear(
         return Err(misfit("linear", shapes));
     }
     match bias {
-        Some(bias) if bias.shape() != [n] => Err(misfit(
-            "linear",
-            format!("the weight has {n} rows, but the bias is {:?}", bias.shape()),
-        )),
+        Some(bias) if bias.shape() != [n] => {
+            Err(misfit("linear", format!("the weight has {n} rows, but the bias is {:?}", bias.shape())))
+        }
         _ => Ok((n, k)),
     }
 }
@@ -76,10 +68,7 @@ pub(super) fn attention(
         if matrix("attention", tensor)? != expected {
             let (rows, columns) = expected;
             let found = tensor.shape();
-            return Err(misfit(
-                "attention",
-                format!("{name} is {found:?} instead of [{rows}, {columns}]"),
-            ));
+            return Err(misfit("attention", format!("{name} is {found:?} instead of [{rows}, {columns}]")));
         }
     }
     Ok(())
@@ -102,10 +91,7 @@ pub(super) fn rotary(
         ));
     }
     if rows != positions.len() {
-        return Err(misfit(
-            "rotate",
-            format!("{rows} rows have {} positions", positions.len()),
-        ));
+        return Err(misfit("rotate", format!("{rows} rows have {} positions", positions.len())));
     }
     match positions.iter().max() {
         Some(last) if *last as usize >= known => Err(Error::input(format!(
@@ -118,17 +104,14 @@ pub(super) fn rotary(
 /// Fails unless there is one target per row, and each is in the vocabulary.
 pub(super) fn targets(rows: usize, vocabulary: usize, targets: &[u32]) -> Result<()> {
     if rows != targets.len() {
-        return Err(misfit(
-            "losses",
-            format!("{rows} rows have {} targets", targets.len()),
-        ));
+        return Err(misfit("losses", format!("{rows} rows have {} targets", targets.len())));
     }
     match targets.iter().find(|target| **target as usize >= vocabulary) {
         None => Ok(()),
-        Some(target) => Err(Error::input(format!(
-            "token {target} is not in the model's vocabulary of {vocabulary}"
-        ))
-        .hint("the token ids and the model must use the same tokenizer")),
+        Some(target) => {
+            Err(Error::input(format!("token {target} is not in the model's vocabulary of {vocabulary}"))
+                .hint("the token ids and the model must use the same tokenizer"))
+        }
     }
 }
 

@@ -35,12 +35,7 @@ impl Scratch {
         if lines.len() < needed {
             lines = vec![CacheLine([0; 64]); needed];
         }
-        Buffer {
-            lines,
-            length,
-            home: self,
-            elements: PhantomData,
-        }
+        Buffer { lines, length, home: self, elements: PhantomData }
     }
 
     /// The smallest idle buffer of `needed` lines, or an empty one.
@@ -49,10 +44,7 @@ impl Scratch {
             return Vec::new();
         };
         let fitting = idle.iter().enumerate().filter(|(_, lines)| lines.len() >= needed);
-        match fitting
-            .min_by_key(|(_, lines)| lines.len())
-            .map(|(index, _)| index)
-        {
+        match fitting.min_by_key(|(_, lines)| lines.len()).map(|(index, _)| index) {
             Some(index) => idle.swap_remove(index),
             None => {
                 // All are too small: let one go rather than collect one of every size.

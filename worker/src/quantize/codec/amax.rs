@@ -22,23 +22,14 @@ const AHEAD: usize = 1024;
 /// An element is NaN or infinite; the error gives the first one's flat index, the caller adds the tensor's name.
 pub fn amax<E: Source>(source: &[E]) -> Result<f32> {
     let set = InstructionSet::detect();
-    let largest = source
-        .par_chunks(CHUNK)
-        .map(|chunk| largest_bits(set, chunk))
-        .max()
-        .unwrap_or_default();
+    let largest = source.par_chunks(CHUNK).map(|chunk| largest_bits(set, chunk)).max().unwrap_or_default();
     if largest <= E::LARGEST_FINITE {
         return Ok(E::of_magnitude_bits(largest));
     }
-    let at = source
-        .iter()
-        .position(|element| element.magnitude_bits() > E::LARGEST_FINITE)
-        .unwrap_or_default();
-    Err(Error::input(format!(
-        "the weight is not finite: its element {at} is {}",
-        source[at].to_f32()
-    ))
-    .hint("fetch the checkpoint again, or exclude the module from quantization"))
+    let at =
+        source.iter().position(|element| element.magnitude_bits() > E::LARGEST_FINITE).unwrap_or_default();
+    Err(Error::input(format!("the weight is not finite: its element {at} is {}", source[at].to_f32()))
+        .hint("fetch the checkpoint again, or exclude the module from quantization"))
 }
 
 dispatched! {

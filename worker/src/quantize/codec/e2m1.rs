@@ -6,9 +6,8 @@
 pub const LARGEST: f32 = 6.0;
 
 /// Value of every code, by code.
-pub static VALUES: [f32; 16] = [
-    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
-];
+pub static VALUES: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 /// The middle between each magnitude and the next. A value on it goes to the even code of the two.
 pub const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
@@ -36,11 +35,7 @@ pub fn encode_magnitude(magnitude: f32) -> u8 {
 #[inline(always)]
 pub fn passes(magnitude: f32, middle: usize) -> bool {
     // From an odd code to an even one the step is taken on the middle itself, otherwise beyond it.
-    if middle % 2 == 1 {
-        magnitude >= MIDDLES[middle]
-    } else {
-        magnitude > MIDDLES[middle]
-    }
+    if middle % 2 == 1 { magnitude >= MIDDLES[middle] } else { magnitude > MIDDLES[middle] }
 }
 
 /// The value of a code; only the low four bits count.
@@ -82,11 +77,7 @@ mod tests {
         let distance = |code: u8| (f64::from(VALUES[usize::from(code)]) - f64::from(magnitude)).abs();
         (0..8u8).fold(0, |best, code| {
             let better = distance(code) < distance(best);
-            if better || (distance(code) == distance(best) && code & 1 == 0) {
-                code
-            } else {
-                best
-            }
+            if better || (distance(code) == distance(best) && code & 1 == 0) { code } else { best }
         })
     }
 
@@ -105,19 +96,11 @@ mod tests {
     fn rounding_in_place_gives_the_value_of_the_code() {
         for bits in (0..0x7f80_0000u32).step_by(509) {
             let magnitude = f32::from_bits(bits);
-            assert_eq!(
-                round_magnitude(magnitude),
-                decode(encode(magnitude)),
-                "{magnitude}"
-            );
+            assert_eq!(round_magnitude(magnitude), decode(encode(magnitude)), "{magnitude}");
         }
         for middle in MIDDLES {
             for magnitude in [middle.next_down(), middle, middle.next_up()] {
-                assert_eq!(
-                    round_magnitude(magnitude),
-                    decode(encode(magnitude)),
-                    "{magnitude}"
-                );
+                assert_eq!(round_magnitude(magnitude), decode(encode(magnitude)), "{magnitude}");
             }
         }
         assert_eq!(round_magnitude(f32::INFINITY), 6.0);

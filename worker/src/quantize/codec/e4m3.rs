@@ -40,14 +40,8 @@ pub fn encode(value: f32) -> u8 {
 #[inline(always)]
 pub fn encode_magnitude(magnitude: f32) -> u8 {
     let normal = (round_mantissa(magnitude.to_bits()) >> DROPPED_BITS).wrapping_sub(REBIAS);
-    let subnormal = (magnitude + SUBNORMAL_MAGIC)
-        .to_bits()
-        .wrapping_sub(SUBNORMAL_MAGIC.to_bits());
-    (if magnitude < SMALLEST_NORMAL {
-        subnormal
-    } else {
-        normal
-    }) as u8
+    let subnormal = (magnitude + SUBNORMAL_MAGIC).to_bits().wrapping_sub(SUBNORMAL_MAGIC.to_bits());
+    (if magnitude < SMALLEST_NORMAL { subnormal } else { normal }) as u8
 }
 
 /// The value of a code.
@@ -65,11 +59,7 @@ pub fn round(value: f32) -> f32 {
     let kept = !((1 << DROPPED_BITS) - 1);
     let normal = f32::from_bits(round_mantissa(bounded.to_bits()) & kept);
     let subnormal = (bounded + SUBNORMAL_MAGIC) - SUBNORMAL_MAGIC;
-    let rounded = if bounded >= SMALLEST_NORMAL {
-        normal
-    } else {
-        subnormal
-    };
+    let rounded = if bounded >= SMALLEST_NORMAL { normal } else { subnormal };
     rounded.copysign(value)
 }
 

@@ -8,11 +8,8 @@ use super::*;
 fn defined(code: u8) -> f64 {
     let exponent = i32::from((code >> 3) & 15);
     let mantissa = f64::from(code & 7);
-    let magnitude = if exponent == 0 {
-        mantissa / 512.0
-    } else {
-        (8.0 + mantissa) * 2f64.powi(exponent - 7 - 3)
-    };
+    let magnitude =
+        if exponent == 0 { mantissa / 512.0 } else { (8.0 + mantissa) * 2f64.powi(exponent - 7 - 3) };
     if code & 0x80 == 0 { magnitude } else { -magnitude }
 }
 

@@ -47,17 +47,11 @@ impl<E: Source> Encoder<E> {
     /// `amax` is negative or not finite.
     pub fn new(amax: f32) -> Result<Self> {
         if !amax.is_finite() || amax < 0.0 {
-            return Err(Error::bug(format!(
-                "an FP8 scale cannot be made of the amax {amax}"
-            )));
+            return Err(Error::bug(format!("an FP8 scale cannot be made of the amax {amax}")));
         }
         let scale = scale(amax);
         let octave = (E::DTYPE == DType::BF16).then(|| Octave::new(scale)).flatten();
-        Ok(Self {
-            scale,
-            octave,
-            source: PhantomData,
-        })
+        Ok(Self { scale, octave, source: PhantomData })
     }
 
     /// The scale to be stored: a value is its code times this.
@@ -110,11 +104,7 @@ impl Stores {
     const LINE: usize = 64;
 
     fn of(bytes: usize) -> Self {
-        if bytes > Self::LARGEST_CACHED {
-            Self::Streamed
-        } else {
-            Self::Cached
-        }
+        if bytes > Self::LARGEST_CACHED { Self::Streamed } else { Self::Cached }
     }
 
     /// The first code that may be stored in this way.
@@ -134,29 +124,20 @@ pub fn decode<E: Element>(codes: &[u8], scale: f32, target: &mut [E]) -> Result<
     check_lengths(target.len(), codes.len())?;
     // 256 products instead of one per element.
     let values = e4m3::VALUES.map(|value| E::from_f32(value * scale));
-    codes
-        .par_chunks(CHUNK)
-        .zip(target.par_chunks_mut(CHUNK))
-        .for_each(|(codes, target)| {
-            for (target, code) in target.iter_mut().zip(codes) {
-                *target = values[usize::from(*code)];
-            }
-        });
+    codes.par_chunks(CHUNK).zip(target.par_chunks_mut(CHUNK)).for_each(|(codes, target)| {
+        for (target, code) in target.iter_mut().zip(codes) {
+            *target = values[usize::from(*code)];
+        }
+    });
     Ok(())
 }
 
 /// Rounds activations in place to what FP8 keeps of them: `f32(E4M3(clamp(x · s, ±448))) · (1 / s)`, `s = 448 / amax`,
 /// back in the element type (modelopt.md §3.3). NaN stays NaN.
 pub fn simulate<E: Element>(values: &mut [E], amax: f32) {
-    let factor = if amax > SMALLEST_AMAX {
-        e4m3::LARGEST / amax
-    } else {
-        e4m3::LARGEST
-    };
+    let factor = if amax > SMALLEST_AMAX { e4m3::LARGEST / amax } else { e4m3::LARGEST };
     let set = InstructionSet::detect();
-    values
-        .par_chunks_mut(CHUNK)
-        .for_each(|values| simulate_chunk(set, values, factor));
+    values.par_chunks_mut(CHUNK).for_each(|values| simulate_chunk(set, values, factor));
 }
 
 dispatched! {
@@ -181,9 +162,7 @@ fn check_lengths(elements: usize, codes: usize) -> Result<()> {
     if elements == codes {
         return Ok(());
     }
-    Err(Error::bug(format!(
-        "{elements} elements and {codes} FP8 codes do not go together"
-    )))
+    Err(Error::bug(format!("{elements} elements and {codes} FP8 codes do not go together")))
 }
 
 #[cfg(test)]

@@ -79,10 +79,7 @@ pub fn scale_2(amax: f32) -> f32 {
 impl TensorScale {
     fn new(amax: f32) -> Self {
         let scale = scale_2(amax);
-        Self {
-            scale,
-            sixfold: e2m1::LARGEST * scale,
-        }
+        Self { scale, sixfold: e2m1::LARGEST * scale }
     }
 
     /// E4M3 code of a block's scale; 1 for a block of zeros. Free of branches.
@@ -108,18 +105,11 @@ impl<E: Source> Encoder<E> {
     /// `amax` is negative or not finite, or the block is neither of 16 nor of 32 elements.
     pub fn new(amax: f32, block: usize) -> Result<Self> {
         if !amax.is_finite() || amax < 0.0 {
-            return Err(Error::bug(format!(
-                "an NVFP4 scale cannot be made of the amax {amax}"
-            )));
+            return Err(Error::bug(format!("an NVFP4 scale cannot be made of the amax {amax}")));
         }
         check_block(block)?;
         let tensor = TensorScale::new(amax);
-        Ok(Self {
-            tensor,
-            block,
-            steps: Steps::new::<E>(tensor, amax),
-            source: PhantomData,
-        })
+        Ok(Self { tensor, block, steps: Steps::new::<E>(tensor, amax), source: PhantomData })
     }
 
     /// `weight_scale_2`.
@@ -156,20 +146,9 @@ impl<E: Source> Encoder<E> {
     fn encode_chunk(&self, set: InstructionSet, source: &[E], target: Encoded<'_>) {
         let (mut done, Encoded { codes, scales }) = (0, target);
         if let (Some(steps), Some(halves)) = (&self.steps, E::halves(source)) {
-            done = steps.encode::<E>(
-                set,
-                self,
-                halves,
-                Encoded {
-                    codes: &mut *codes,
-                    scales: &mut *scales,
-                },
-            );
+            done = steps.encode::<E>(set, self, halves, Encoded { codes: &mut *codes, scales: &mut *scales });
         }
-        let rest = Encoded {
-            codes: &mut codes[done / 2..],
-            scales: &mut scales[done / self.block..],
-        };
+        let rest = Encoded { codes: &mut codes[done / 2..], scales: &mut scales[done / self.block..] };
         encode_by_definition(set, &source[done..], self, rest);
     }
 }
@@ -204,24 +183,12 @@ pub fn decode<E: Element>(parts: Parts<'_>, target: &mut [E]) -> Result<()> {
         .par_chunks_mut(blocks * block)
         .zip(parts.codes.par_chunks(blocks * block / 2))
         .zip(parts.scales.par_chunks(blocks))
-        .for_each(|((target, codes), scales)| {
-            decode_chunk(
-                target,
-                Parts {
-                    codes,
-                    scales,
-                    block,
-                    ..parts
-                },
-            )
-        });
+        .for_each(|((target, codes), scales)| decode_chunk(target, Parts { codes, scales, block, ..parts }));
     Ok(())
 }
 
 fn decode_chunk<E: Element>(target: &mut [E], parts: Parts<'_>) {
-    let blocks = target
-        .chunks_exact_mut(parts.block)
-        .zip(parts.codes.chunks_exact(parts.block / 2));
+    let blocks = target.chunks_exact_mut(parts.block).zip(parts.codes.chunks_exact(parts.block / 2));
     for ((target, codes), scale) in blocks.zip(parts.scales) {
         let scale = e4m3::decode(*scale) * parts.scale_2;
         let values = e2m1::VALUES.map(|value| E::from_f32(value * scale));
@@ -234,9 +201,7 @@ fn decode_chunk<E: Element>(target: &mut [E], parts: Parts<'_>) {
 fn check_block(block: usize) -> Result<()> {
     match block {
         16 | 32 => Ok(()),
-        _ => Err(Error::bug(format!(
-            "NVFP4 has blocks of 16 or 32 elements, not of {block}"
-        ))),
+        _ => Err(Error::bug(format!("NVFP4 has blocks of 16 or 32 elements, not of {block}"))),
     }
 }
 

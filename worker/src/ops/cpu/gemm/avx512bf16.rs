@@ -36,12 +36,7 @@ impl MicroKernel for Avx512Bf16 {
         let groups = checked_groups::<Self>(left, right, sums, stride);
         // SAFETY: `detect` found the instructions; `checked_groups` found the slices long enough for every access.
         unsafe {
-            accumulate(
-                groups,
-                left.as_ptr().cast(),
-                right.as_ptr().cast(),
-                (sums.as_mut_ptr(), stride),
-            )
+            accumulate(groups, left.as_ptr().cast(), right.as_ptr().cast(), (sums.as_mut_ptr(), stride))
         }
     }
 }

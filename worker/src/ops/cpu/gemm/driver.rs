@@ -41,52 +41,29 @@ pub(crate) fn linear<K: MicroKernel, E: Element>(
 ) where
     K::Packed: PackFrom<E>,
 {
-    let (x, w) = (
-        Matrix::dense(product.x, product.k),
-        Matrix::dense(product.w, product.k),
-    );
+    let (x, w) = (Matrix::dense(product.x, product.k), Matrix::dense(product.w, product.k));
     let layout = RightLayout::new::<K>(product.k);
     let bytes_per_panel = layout.panel_length() * size_of::<K::Packed>();
     let panels = (RIGHT_BYTES / bytes_per_panel).max(1);
     let rows_per_task = rows_per_task::<K>(x);
     for first in (0..w.rows).step_by(panels * K::COLUMNS) {
         let columns = (w.rows - first).min(panels * K::COLUMNS);
-        let block = Matrix {
-            elements: &w.elements[first * w.stride..],
-            rows: columns,
-            ..w
-        };
+        let block = Matrix { elements: &w.elements[first * w.stride..], rows: columns, ..w };
         let mut packed = scratch.take::<K::Packed>(layout.length::<K>(columns));
-        packed
-            .par_chunks_mut(layout.panel_length())
-            .enumerate()
-            .for_each(|(panel, packed)| {
-                RightLayout::pack_from_rows::<K, E>(block, panel, packed);
-            });
-        let task = Task {
-            kernel,
-            x,
-            right: &packed,
-            layout,
-            first,
-            columns,
-            bias: product.bias,
-            scratch,
-        };
-        out.par_chunks_mut(rows_per_task * w.rows)
-            .enumerate()
-            .for_each(|(index, out)| {
-                task.run(index * rows_per_task, out, w.rows);
-            });
+        packed.par_chunks_mut(layout.panel_length()).enumerate().for_each(|(panel, packed)| {
+            RightLayout::pack_from_rows::<K, E>(block, panel, packed);
+        });
+        let task = Task { kernel, x, right: &packed, layout, first, columns, bias: product.bias, scratch };
+        out.par_chunks_mut(rows_per_task * w.rows).enumerate().for_each(|(index, out)| {
+            task.run(index * rows_per_task, out, w.rows);
+        });
     }
 }
 
 /// Rows that one thread takes at a time. It changes the speed and no bit.
 fn rows_per_task<K: MicroKernel>(x: Matrix<'_, impl Copy>) -> usize {
     let panel_bytes = LeftLayout::new::<K>(K::ROWS, x.columns).length::<K>() * size_of::<K::Packed>();
-    let fair = x
-        .rows
-        .div_ceil(K::ROWS * rayon::current_num_threads() * TASKS_PER_THREAD);
+    let fair = x.rows.div_ceil(K::ROWS * rayon::current_num_threads() * TASKS_PER_THREAD);
     K::ROWS * (LEFT_BYTES / panel_bytes).min(LARGEST_TASK).min(fair).max(1)
 }
 
@@ -114,9 +91,7 @@ where
         let layout = LeftLayout::new::<K>(rows, self.x.columns);
         let mut left = self.scratch.take::<K::Packed>(layout.length::<K>());
         layout.pack::<K, E>(self.x, first_row, &mut left);
-        let mut sums = self
-            .scratch
-            .take::<f32>(rows.next_multiple_of(K::ROWS) * K::COLUMNS);
+        let mut sums = self.scratch.take::<f32>(rows.next_multiple_of(K::ROWS) * K::COLUMNS);
         for (panel, right) in self.right.chunks(self.layout.panel_length()).enumerate() {
             sums.fill(0.0);
             for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {

@@ -4,9 +4,9 @@
 //! `k`, first to last, that starts from what the tile holds. So cutting `k` into blocks, as the driver does for the
 //! caches' sake, changes no bit; neither do the tile's place, its neighbours or padding.
 
-use qlaunch_shared::protocol::NumericPath;
 use crate::ops::cpu::scratch::PlainElement;
 use crate::tensor::dtype::Element;
+use qlaunch_shared::protocol::NumericPath;
 
 /// Bytes of one row of a left panel between two cuts of `k`: a tile's operands then fit into a 32 KiB first-level cache.
 const BLOCK_BYTES: usize = 1024;
@@ -76,18 +76,9 @@ pub(super) fn checked_groups<K: MicroKernel>(
     stride: usize,
 ) -> usize {
     let groups = right.len() / (K::COLUMNS * K::GROUP);
-    assert!(
-        groups * K::GROUP <= K::Packed::BLOCK,
-        "a right panel is longer than a block"
-    );
-    assert!(
-        left.len() >= K::ROWS * K::Packed::STRIDE,
-        "a left panel is too short"
-    );
-    assert!(
-        stride >= K::COLUMNS && sums.len() >= (K::ROWS - 1) * stride + K::COLUMNS,
-        "sums are too few"
-    );
+    assert!(groups * K::GROUP <= K::Packed::BLOCK, "a right panel is longer than a block");
+    assert!(left.len() >= K::ROWS * K::Packed::STRIDE, "a left panel is too short");
+    assert!(stride >= K::COLUMNS && sums.len() >= (K::ROWS - 1) * stride + K::COLUMNS, "sums are too few");
     groups
 }
 

@@ -23,12 +23,7 @@ pub(crate) struct Matrix<'a, E> {
 impl<'a, E> Matrix<'a, E> {
     /// A whole matrix of `columns` per row.
     pub(crate) fn dense(elements: &'a [E], columns: usize) -> Self {
-        Self {
-            elements,
-            rows: elements.len() / columns,
-            columns,
-            stride: columns,
-        }
+        Self { elements, rows: elements.len() / columns, columns, stride: columns }
     }
 
     /// One row.
@@ -54,11 +49,7 @@ pub(crate) struct LeftLayout {
 impl LeftLayout {
     /// The layout of `rows` rows of `depth` elements for kernel `K`.
     pub(crate) fn new<K: MicroKernel>(rows: usize, depth: usize) -> Self {
-        Self {
-            panels: rows.div_ceil(K::ROWS),
-            depth,
-            blocks: depth.div_ceil(K::Packed::BLOCK),
-        }
+        Self { panels: rows.div_ceil(K::ROWS), depth, blocks: depth.div_ceil(K::Packed::BLOCK) }
     }
 
     /// Elements that the rows take.
@@ -91,9 +82,7 @@ impl LeftLayout {
         for block in 0..self.blocks {
             let first = block * K::Packed::BLOCK;
             // A group that `depth` cuts through is filled up with zeros.
-            let width = (self.depth - first)
-                .min(K::Packed::BLOCK)
-                .next_multiple_of(K::GROUP);
+            let width = (self.depth - first).min(K::Packed::BLOCK).next_multiple_of(K::GROUP);
             let place = (block * self.panels + row / K::ROWS) * K::ROWS + row % K::ROWS;
             let target = &mut packed[place * K::Packed::STRIDE..][..width];
             let source = elements.get(first..).unwrap_or_default();
@@ -115,11 +104,7 @@ impl LeftLayout {
         K::Packed: PackFrom<E>,
     {
         for row in 0..self.panels * K::ROWS {
-            let elements = if first + row < source.rows {
-                source.row(first + row)
-            } else {
-                &[]
-            };
+            let elements = if first + row < source.rows { source.row(first + row) } else { &[] };
             self.pack_row::<K, E>(elements, packed, row);
         }
     }
@@ -135,9 +120,7 @@ pub(crate) struct RightLayout {
 impl RightLayout {
     /// The layout of columns of `depth` elements for kernel `K`.
     pub(crate) fn new<K: MicroKernel>(depth: usize) -> Self {
-        Self {
-            panel: depth.next_multiple_of(K::GROUP) * K::COLUMNS,
-        }
+        Self { panel: depth.next_multiple_of(K::GROUP) * K::COLUMNS }
     }
 
     /// Elements of one panel.

@@ -42,35 +42,22 @@ fn chains<K: MicroKernel, E: Element>(
 ) -> Vec<f32> {
     let places = (0..K::ROWS).flat_map(|row| (0..K::COLUMNS).map(move |column| (row, column)));
     let chain = |(row, column): (usize, usize)| {
-        (0..k).fold(0.25, |sum, i| {
-            add(x[row * k + i].to_f32(), w[column * k + i].to_f32(), sum)
-        })
+        (0..k).fold(0.25, |sum, i| add(x[row * k + i].to_f32(), w[column * k + i].to_f32(), sum))
     };
     places.map(chain).collect()
 }
 
 fn narrow(values: &[f32]) -> Vec<bf16> {
-    values
-        .iter()
-        .map(|value| <bf16 as Element>::from_f32(*value))
-        .collect()
+    values.iter().map(|value| <bf16 as Element>::from_f32(*value)).collect()
 }
 
 /// A wide kernel gives the bits of scalar chains, from `f32` and from bf16 elements.
 fn check_wide<K: MicroKernel<Packed = f32>>(kernel: K, add: impl Fn(f32, f32, f32) -> f32 + Copy) {
     for k in [1, 7, 255, 256, 257, 600] {
         let (x, w) = (numbers(K::ROWS * k, 3), numbers(K::COLUMNS * k, 5));
-        assert_eq!(
-            tile(kernel, &x, &w, k),
-            chains::<K, f32>(&x, &w, k, add),
-            "k = {k}"
-        );
+        assert_eq!(tile(kernel, &x, &w, k), chains::<K, f32>(&x, &w, k, add), "k = {k}");
         let (x, w) = (narrow(&x), narrow(&w));
-        assert_eq!(
-            tile(kernel, &x, &w, k),
-            chains::<K, bf16>(&x, &w, k, add),
-            "bf16, k = {k}"
-        );
+        assert_eq!(tile(kernel, &x, &w, k), chains::<K, bf16>(&x, &w, k, add), "bf16, k = {k}");
     }
 }
 
@@ -122,10 +109,8 @@ mod x86 {
         let k = 37;
         let integers = |length: usize| (0..length).map(|i| (i * 7 % 15) as f32 - 7.0).collect::<Vec<_>>();
         if let Some(kernel) = Avx512Bf16::detect() {
-            let (x, w) = (
-                narrow(&integers(Avx512Bf16::ROWS * k)),
-                narrow(&integers(Avx512Bf16::COLUMNS * k)),
-            );
+            let (x, w) =
+                (narrow(&integers(Avx512Bf16::ROWS * k)), narrow(&integers(Avx512Bf16::COLUMNS * k)));
             let exact = chains::<Avx512Bf16, bf16>(&x, &w, k, |x, w, sum| sum + x * w);
             assert_eq!(tile(kernel, &x, &w, k), exact);
         }

@@ -17,10 +17,7 @@ fn check(shape: &AttentionShape, dtype: DType, backend: &CpuBackend) {
     let expected = attention(&wide(&q), &wide(&k), &wide(&v), shape);
     for (index, (found, expected)) in wide(&found).into_iter().zip(expected).enumerate() {
         let bound = 2.0 * unit(dtype) + 1e-5;
-        assert!(
-            (found - expected).abs() <= bound,
-            "{dtype} {shape:?} at {index}: {found} is not {expected}"
-        );
+        assert!((found - expected).abs() <= bound, "{dtype} {shape:?} at {index}: {found} is not {expected}");
     }
 }
 
@@ -55,15 +52,8 @@ proptest! {
 #[test]
 fn sequences_longer_than_a_block_of_keys_are_right() {
     for window in [None, Some(64), Some(600)] {
-        let shape = AttentionShape {
-            batch: 1,
-            seq: 1100,
-            heads: 2,
-            kv_heads: 1,
-            head_dim: 8,
-            scale: 2.0,
-            window,
-        };
+        let shape =
+            AttentionShape { batch: 1, seq: 1100, heads: 2, kv_heads: 1, head_dim: 8, scale: 2.0, window };
         for backend in backends(2) {
             check(&shape, DType::F32, &backend);
             check(&shape, DType::BF16, &backend);
@@ -73,15 +63,8 @@ fn sequences_longer_than_a_block_of_keys_are_right() {
 
 #[test]
 fn wide_heads_are_right() {
-    let shape = AttentionShape {
-        batch: 1,
-        seq: 70,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 600,
-        scale: 0.1,
-        window: None,
-    };
+    let shape =
+        AttentionShape { batch: 1, seq: 70, heads: 1, kv_heads: 1, head_dim: 600, scale: 0.1, window: None };
     for backend in backends(1) {
         check(&shape, DType::F32, &backend);
         check(&shape, DType::BF16, &backend);

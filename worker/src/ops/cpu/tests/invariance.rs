@@ -27,40 +27,18 @@ fn a_row_of_a_product_is_the_same_alone_in_company_and_on_any_threads() {
     for (single, triple) in backends(1).zip(backends(3)) {
         for dtype in DTYPES {
             let (x, w) = (tensor(dtype, &[m, k], 1), tensor(dtype, &[n, k], 2));
-            let layer = Linear {
-                weight: &w,
-                bias: None,
-            };
+            let layer = Linear { weight: &w, bias: None };
             let whole = single.linear(&x, layer).unwrap();
-            assert_eq!(
-                bits(&whole),
-                bits(&triple.linear(&x, layer).unwrap()),
-                "{dtype} on 3 threads"
-            );
+            assert_eq!(bits(&whole), bits(&triple.linear(&x, layer).unwrap()), "{dtype} on 3 threads");
             for (first, last) in [(0, 1), (13, 15), (210, 211), (5, 199)] {
                 let part = triple.linear(&rows(&x, first, last), layer).unwrap();
-                assert_eq!(
-                    bits(&part),
-                    bits(&rows(&whole, first, last)),
-                    "{dtype} rows {first}..{last}"
-                );
+                assert_eq!(bits(&part), bits(&rows(&whole, first, last)), "{dtype} rows {first}..{last}");
             }
             // Columns, too: a layer that is cut in two gives the same outputs.
             let upper = rows(&w, 40, n);
-            let cut = single
-                .linear(
-                    &x,
-                    Linear {
-                        weight: &upper,
-                        bias: None,
-                    },
-                )
-                .unwrap();
+            let cut = single.linear(&x, Linear { weight: &upper, bias: None }).unwrap();
             for row in 0..m {
-                assert_eq!(
-                    bits(&cut)[row * (n - 40)..][..n - 40],
-                    bits(&whole)[row * n + 40..][..n - 40]
-                );
+                assert_eq!(bits(&cut)[row * (n - 40)..][..n - 40], bits(&whole)[row * n + 40..][..n - 40]);
             }
         }
     }
@@ -84,22 +62,11 @@ fn a_sequence_is_attended_alike_alone_in_a_batch_and_as_a_prefix() {
     for (single, triple) in backends(1).zip(backends(3)) {
         for dtype in DTYPES {
             let q = tensor(dtype, &[shape.tokens(), query], 1);
-            let (k, v) = (
-                tensor(dtype, &[shape.tokens(), key], 2),
-                tensor(dtype, &[shape.tokens(), key], 3),
-            );
+            let (k, v) = (tensor(dtype, &[shape.tokens(), key], 2), tensor(dtype, &[shape.tokens(), key], 3));
             let whole = run(&single, &shape, [&q, &k, &v]);
-            assert_eq!(
-                bits(&whole),
-                bits(&run(&triple, &shape, [&q, &k, &v])),
-                "{dtype} on 3 threads"
-            );
+            assert_eq!(bits(&whole), bits(&run(&triple, &shape, [&q, &k, &v])), "{dtype} on 3 threads");
             for seq in [133, 61, 1] {
-                let part = AttentionShape {
-                    batch: 1,
-                    seq,
-                    ..shape
-                };
+                let part = AttentionShape { batch: 1, seq, ..shape };
                 let [q, k, v] = [&q, &k, &v].map(|tensor| rows(tensor, 133, 133 + seq));
                 let expected = rows(&whole, 133, 133 + seq);
                 assert_eq!(
@@ -118,37 +85,10 @@ fn losses_are_the_same_on_any_threads_and_alone() {
         for dtype in DTYPES {
             let (hidden, head) = (tensor(dtype, &[40, 32], 1), tensor(dtype, &[4200, 32], 2));
             let targets: Vec<u32> = (0..40).map(|row| row * 101).collect();
-            let whole = single
-                .losses(
-                    Prediction {
-                        hidden: &hidden,
-                        head: &head,
-                    },
-                    &targets,
-                )
-                .unwrap();
-            assert_eq!(
-                whole,
-                triple
-                    .losses(
-                        Prediction {
-                            hidden: &hidden,
-                            head: &head
-                        },
-                        &targets
-                    )
-                    .unwrap()
-            );
+            let whole = single.losses(Prediction { hidden: &hidden, head: &head }, &targets).unwrap();
+            assert_eq!(whole, triple.losses(Prediction { hidden: &hidden, head: &head }, &targets).unwrap());
             let row = rows(&hidden, 7, 8);
-            let alone = triple
-                .losses(
-                    Prediction {
-                        hidden: &row,
-                        head: &head,
-                    },
-                    &targets[7..8],
-                )
-                .unwrap();
+            let alone = triple.losses(Prediction { hidden: &row, head: &head }, &targets[7..8]).unwrap();
             assert_eq!(alone[0], whole[7]);
         }
     }
@@ -160,9 +100,7 @@ fn paths_differ_in_products_alone() {
         let (x, gain) = (tensor(dtype, &[50, 96], 1), tensor(dtype, &[96], 2));
         let mut results = backends(2).map(|backend| {
             let normal = backend.rms_norm(&x, &gain, 1e-6).unwrap();
-            let mut active = backend
-                .activate(&normal, &x, crate::ops::Activation::Silu)
-                .unwrap();
+            let mut active = backend.activate(&normal, &x, crate::ops::Activation::Silu).unwrap();
             backend.add(&mut active, &x).unwrap();
             bits(&active)
         });

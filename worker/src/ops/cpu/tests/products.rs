@@ -13,40 +13,18 @@ fn check_linear(m: usize, n: usize, k: usize, seed: u64) {
         let (x, w) = (tensor(dtype, &[m, k], seed), tensor(dtype, &[n, k], seed + 1));
         let bias = tensor(dtype, &[n], seed + 2);
         let exact = product(&wide(&x), &wide(&w), k);
-        let plain = backend
-            .linear(
-                &x,
-                Linear {
-                    weight: &w,
-                    bias: None,
-                },
-            )
-            .unwrap();
-        let biased = backend
-            .linear(
-                &x,
-                Linear {
-                    weight: &w,
-                    bias: Some(&bias),
-                },
-            )
-            .unwrap();
+        let plain = backend.linear(&x, Linear { weight: &w, bias: None }).unwrap();
+        let biased = backend.linear(&x, Linear { weight: &w, bias: Some(&bias) }).unwrap();
         assert_eq!((plain.shape(), plain.dtype()), ([m, n].as_slice(), dtype));
         let bias = wide(&bias);
         for (index, (exact, size)) in exact.into_iter().enumerate() {
-            for (out, bias) in [
-                (wide(&plain)[index], 0.0),
-                (wide(&biased)[index], bias[index % n]),
-            ] {
+            for (out, bias) in [(wide(&plain)[index], 0.0), (wide(&biased)[index], bias[index % n])] {
                 let exact = exact + bias;
                 let bound =
                     unit(dtype) * exact.abs() + (k + 2) as f64 * unit(DType::F32) * (size + bias.abs());
                 // Below the smallest normal number the error is absolute.
                 let bound = bound + f64::from(half::f16::MIN_POSITIVE_SUBNORMAL.to_f32_const());
-                assert!(
-                    (out - exact).abs() <= bound,
-                    "{dtype} {m}×{n}×{k} at {index}: {out} is not {exact}"
-                );
+                assert!((out - exact).abs() <= bound, "{dtype} {m}×{n}×{k} at {index}: {out} is not {exact}");
             }
         }
     }

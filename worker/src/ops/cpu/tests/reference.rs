@@ -25,9 +25,7 @@ pub(super) fn noise(seed: u64, length: usize) -> Vec<f32> {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) >> 40
     };
-    (0..length)
-        .map(|_| next() as f32 / (1u32 << 23) as f32 - 1.0)
-        .collect()
+    (0..length).map(|_| next() as f32 / (1u32 << 23) as f32 - 1.0).collect()
 }
 
 /// A tensor of noise, rounded to `dtype`.
@@ -64,9 +62,7 @@ pub(super) fn product(x: &[f64], w: &[f64], k: usize) -> Vec<(f64, f64)> {
     let rows = x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| (x, w)));
     rows.map(|(x, w)| {
         let products = x.iter().zip(w).map(|(x, w)| x * w);
-        products.fold((0.0, 0.0), |(sum, size), product| {
-            (sum + product, size + f64::abs(product))
-        })
+        products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + f64::abs(product)))
     })
     .collect()
 }

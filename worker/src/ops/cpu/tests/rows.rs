@@ -13,20 +13,13 @@ fn assert_close(dtype: DType, found: &HostTensor, expected: &[f64], steps: f64) 
     assert_eq!(found.len(), expected.len());
     for (index, (found, expected)) in wide(found).into_iter().zip(expected).enumerate() {
         let bound = 2.0 * steps * unit(dtype) * expected.abs() + 1e-7;
-        assert!(
-            (found - expected).abs() <= bound,
-            "{dtype} at {index}: {found} is not {expected}"
-        );
+        assert!((found - expected).abs() <= bound, "{dtype} at {index}: {found} is not {expected}");
     }
 }
 
 /// Share of elements that are exactly what the rounding points say.
 fn exact_share(found: &HostTensor, expected: &[f64]) -> f64 {
-    let equal = wide(found)
-        .into_iter()
-        .zip(expected)
-        .filter(|(found, expected)| found == *expected)
-        .count();
+    let equal = wide(found).into_iter().zip(expected).filter(|(found, expected)| found == *expected).count();
     equal as f64 / expected.len() as f64
 }
 
@@ -115,31 +108,22 @@ fn activations_round_before_and_after_the_product() {
     let root = (2.0 / std::f64::consts::PI).sqrt();
     let tanh = |x: f64| x / (1.0 + (-2.0 * root * (x + 0.044715 * x.powi(3))).exp());
     let gelu = |x: f64| 0.5 * x * (1.0 + f64::from(super::super::exponential::erf((x / 2f64.sqrt()) as f32)));
-    let references: [(Activation, &dyn Fn(f64) -> f64); 3] = [
-        (Activation::Silu, &silu),
-        (Activation::GeluTanh, &tanh),
-        (Activation::Gelu, &gelu),
-    ];
+    let references: [(Activation, &dyn Fn(f64) -> f64); 3] =
+        [(Activation::Silu, &silu), (Activation::GeluTanh, &tanh), (Activation::Gelu, &gelu)];
     for (activation, reference) in references {
         for dtype in DTYPES {
-            let gate = HostTensor::new(
-                [1000],
-                noise(1, 1000).into_iter().map(|x| 8.0 * x).collect::<Vec<f32>>(),
-            );
+            let gate =
+                HostTensor::new([1000], noise(1, 1000).into_iter().map(|x| 8.0 * x).collect::<Vec<f32>>());
             let gate = gate.unwrap().view().cast(dtype).unwrap();
             let up = tensor(dtype, &[1000], 2);
             let pairs = wide(&gate).into_iter().zip(wide(&up));
-            let expected: Vec<f64> = pairs
-                .map(|(gate, up)| rounded(dtype, rounded(dtype, reference(gate)) * up))
-                .collect();
+            let expected: Vec<f64> =
+                pairs.map(|(gate, up)| rounded(dtype, rounded(dtype, reference(gate)) * up)).collect();
             for backend in backends(2) {
                 let found = backend.activate(&gate, &up, activation).unwrap();
                 // `1 + erf` cancels for negative gates: the error is one of `f32` relative to the gate.
-                let error = wide(&found)
-                    .iter()
-                    .zip(&expected)
-                    .map(|(a, b)| (a - b).abs())
-                    .fold(0.0, f64::max);
+                let error =
+                    wide(&found).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
                 assert!(error < 16.0 * unit(dtype), "{activation:?} {dtype}: {error}");
                 assert!(
                     dtype == DType::F32 || exact_share(&found, &expected) > 0.99,
@@ -156,18 +140,10 @@ fn the_magnitude_counts_what_is_not_finite() {
         for dtype in DTYPES {
             let mut values = noise(4, length);
             values[length / 2] = -3.5;
-            let finite = HostTensor::new([length], values.clone())
-                .unwrap()
-                .view()
-                .cast(dtype)
-                .unwrap();
+            let finite = HostTensor::new([length], values.clone()).unwrap().view().cast(dtype).unwrap();
             values[0] = f32::NAN;
             values[length - 1] = f32::NEG_INFINITY;
-            let broken = HostTensor::new([length], values)
-                .unwrap()
-                .view()
-                .cast(dtype)
-                .unwrap();
+            let broken = HostTensor::new([length], values).unwrap().view().cast(dtype).unwrap();
             for backend in backends(2) {
                 assert_eq!(backend.magnitude(&finite).unwrap().finite().unwrap(), 3.5);
                 let found = backend.magnitude(&broken).unwrap();

@@ -79,12 +79,7 @@ fn load(bytes: &[u8; GROUP]) -> __m512i {
 fn load_words(group: &[u16; GROUP]) -> (__m512i, __m512i) {
     let (halves, _) = group.as_chunks::<{ GROUP / 2 }>();
     // SAFETY: either half has 64 bytes, and unaligned loads are asked for.
-    unsafe {
-        (
-            _mm512_loadu_si512(halves[0].as_ptr().cast()),
-            _mm512_loadu_si512(halves[1].as_ptr().cast()),
-        )
-    }
+    unsafe { (_mm512_loadu_si512(halves[0].as_ptr().cast()), _mm512_loadu_si512(halves[1].as_ptr().cast())) }
 }
 
 const fn every_second_byte(first: u8) -> [u8; GROUP] {

@@ -72,9 +72,7 @@ impl Octave {
             normal: first_magnitude(guess(e4m3::SMALLEST_NORMAL), limit, |bits| {
                 quotient(bits) >= e4m3::SMALLEST_NORMAL
             }),
-            saturated: first_magnitude(guess(e4m3::LARGEST), limit, |bits| {
-                code(bits) >= e4m3::LARGEST_CODE
-            }),
+            saturated: first_magnitude(guess(e4m3::LARGEST), limit, |bits| code(bits) >= e4m3::LARGEST_CODE),
             subnormal_steps,
             table: [0; 128],
         };
@@ -116,11 +114,7 @@ impl Octave {
                 subnormal += u8::from(magnitude as i16 > step);
             }
             let normal = self.normal_code(magnitude.min(self.saturated));
-            *code = if magnitude < self.normal {
-                subnormal
-            } else {
-                normal
-            } | (group[at] >> 8) as u8 & 0x80;
+            *code = if magnitude < self.normal { subnormal } else { normal } | (group[at] >> 8) as u8 & 0x80;
         }
     }
 

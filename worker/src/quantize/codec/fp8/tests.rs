@@ -5,11 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SETS: [fn() -> InstructionSet; 3] = [
-    || InstructionSet::BASELINE,
-    || InstructionSet::detect().at_most_avx2(),
-    InstructionSet::detect,
-];
+const SETS: [fn() -> InstructionSet; 3] =
+    [|| InstructionSet::BASELINE, || InstructionSet::detect().at_most_avx2(), InstructionSet::detect];
 
 /// modelopt.md §3.2 with the conversions of the `half` crate, which the codec does not use.
 fn defined(weight: f32, scale: f32, narrow: fn(f32) -> f32) -> u8 {
@@ -17,33 +14,20 @@ fn defined(weight: f32, scale: f32, narrow: fn(f32) -> f32) -> u8 {
 }
 
 fn every_finite_bf16() -> Vec<bf16> {
-    (0..=u16::MAX)
-        .map(bf16::from_bits)
-        .filter(|value| value.is_finite())
-        .collect()
+    (0..=u16::MAX).map(bf16::from_bits).filter(|value| value.is_finite()).collect()
 }
 
 fn assert_codes_are_defined(source: &[bf16], amax: f32) {
     let encoder = Encoder::<bf16>::new(amax).unwrap();
     let narrow = |quotient: f32| bf16::from_f32(quotient).to_f32();
-    let expected: Vec<u8> = source
-        .iter()
-        .map(|value| defined(value.to_f32(), encoder.scale(), narrow))
-        .collect();
-    for (set, stores) in SETS
-        .into_iter()
-        .flat_map(|set| [(set, Stores::Cached), (set, Stores::Streamed)])
-    {
+    let expected: Vec<u8> =
+        source.iter().map(|value| defined(value.to_f32(), encoder.scale(), narrow)).collect();
+    for (set, stores) in SETS.into_iter().flat_map(|set| [(set, Stores::Cached), (set, Stores::Streamed)]) {
         // Codes that begin anywhere in a cache line.
         let mut codes = vec![0x55; source.len() + 7];
         encoder.encode_chunk(set(), stores, source, &mut codes[7..]);
         for ((code, expected), value) in codes[7..].iter().zip(&expected).zip(source) {
-            assert_eq!(
-                code,
-                expected,
-                "amax {amax:e}, value {value:e}, {:?}, {stores:?}",
-                set()
-            );
+            assert_eq!(code, expected, "amax {amax:e}, value {value:e}, {:?}, {stores:?}", set());
         }
         assert_eq!(codes[..7], [0x55; 7]);
     }
@@ -59,16 +43,7 @@ fn every_bf16_value_gets_the_code_of_the_definition_under_many_scales() {
     for bits in (0u16..0x7f80).step_by(331) {
         assert_codes_are_defined(&source, bf16::from_bits(bits).to_f32());
     }
-    for amax in [
-        448.0,
-        448.0f32.next_down(),
-        448.0f32.next_up(),
-        3.3e38,
-        1e-45,
-        0.0,
-        4.48e-28,
-        4.47e-28,
-    ] {
+    for amax in [448.0, 448.0f32.next_down(), 448.0f32.next_up(), 3.3e38, 1e-45, 0.0, 4.48e-28, 4.47e-28] {
         assert_codes_are_defined(&source, amax);
     }
 }
@@ -86,26 +61,17 @@ fn the_steps_serve_usual_scales_and_leave_extreme_ones_to_the_definition() {
 
 #[test]
 fn f16_and_f32_round_the_quotient_to_their_own_type() {
-    let source: Vec<f16> = (0..=u16::MAX)
-        .map(f16::from_bits)
-        .filter(|value| value.is_finite())
-        .collect();
+    let source: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|value| value.is_finite()).collect();
     let wide: Vec<f32> = source.iter().map(|value| value.to_f32() * 1.000_123).collect();
     for amax in [0.01f32, 0.731, 100.0, 65504.0] {
         let (mut codes, mut wide_codes) = (vec![0; source.len()], vec![0; source.len()]);
         let encoder = Encoder::<f16>::new(amax).unwrap();
         encoder.encode(&source, &mut codes).unwrap();
-        Encoder::<f32>::new(amax)
-            .unwrap()
-            .encode(&wide, &mut wide_codes)
-            .unwrap();
+        Encoder::<f32>::new(amax).unwrap().encode(&wide, &mut wide_codes).unwrap();
         for i in 0..source.len() {
             let narrow = |quotient: f32| f16::from_f32_const(quotient).to_f32();
             assert_eq!(codes[i], defined(source[i].to_f32(), encoder.scale(), narrow));
-            assert_eq!(
-                wide_codes[i],
-                defined(wide[i], encoder.scale(), |quotient| quotient)
-            );
+            assert_eq!(wide_codes[i], defined(wide[i], encoder.scale(), |quotient| quotient));
         }
     }
 }
@@ -146,11 +112,7 @@ fn simulated(value: f32, amax: f32) -> f32 {
     let amax = if amax <= 2f32.powi(-24) { 1.0 } else { amax };
     let factor = 448.0 / amax;
     let scaled = value * factor;
-    let clamped = if scaled.is_nan() {
-        scaled
-    } else {
-        scaled.clamp(-448.0, 448.0)
-    };
+    let clamped = if scaled.is_nan() { scaled } else { scaled.clamp(-448.0, 448.0) };
     e4m3::decode(e4m3::encode(clamped)) * (1.0 / factor)
 }
 
@@ -197,9 +159,7 @@ proptest! {
 
 #[test]
 fn long_weights_encode_the_same_in_chunks_as_in_one_piece() {
-    let source: Vec<bf16> = (0..3 * CHUNK + 77)
-        .map(|i| bf16::from_f32((i as f32 * 0.37).sin()))
-        .collect();
+    let source: Vec<bf16> = (0..3 * CHUNK + 77).map(|i| bf16::from_f32((i as f32 * 0.37).sin())).collect();
     let encoder = Encoder::<bf16>::new(1.0).unwrap();
     let (mut whole, mut chunked) = (vec![0; source.len()], vec![0; source.len()]);
     encoder.encode(&source, &mut chunked).unwrap();

@@ -14,10 +14,8 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
     for (largest, piece) in largest.iter_mut().zip(pieces) {
         // There is an instruction for the smallest of eight words, so the complement is taken.
         let complement = _mm256_andnot_si256(load(piece), all);
-        let halves = _mm_min_epu16(
-            _mm256_castsi256_si128(complement),
-            _mm256_extracti128_si256::<1>(complement),
-        );
+        let halves =
+            _mm_min_epu16(_mm256_castsi256_si128(complement), _mm256_extracti128_si256::<1>(complement));
         *largest = i16::MAX as u16 - _mm_extract_epi16::<0>(_mm_minpos_epu16(halves)) as u16;
     }
     largest
@@ -36,12 +34,7 @@ pub(super) fn encode(
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     let (pieces, _) = group.as_chunks::<PIECE>();
     let piece = |at: usize| bytes(&rows[usize::from(scales[at] & 0x7f)], &pieces[at]);
-    for (quad, codes) in codes
-        .as_chunks_mut::<{ 4 * PIECE / 2 }>()
-        .0
-        .iter_mut()
-        .enumerate()
-    {
+    for (quad, codes) in codes.as_chunks_mut::<{ 4 * PIECE / 2 }>().0.iter_mut().enumerate() {
         let first = _mm256_packus_epi32(piece(4 * quad), piece(4 * quad + 1));
         let second = _mm256_packus_epi32(piece(4 * quad + 2), piece(4 * quad + 3));
         let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), order);

@@ -16,10 +16,7 @@ pub(super) fn largest(group: &[u16; GROUP]) -> [u16; PIECES] {
     // Each round halves the words that a piece still has, and puts twice as many pieces in a vector.
     let lanes = |at: usize| {
         let (a, b) = (pair(at), pair(at + 1));
-        _mm512_max_epu16(
-            _mm512_shuffle_i64x2::<0x88>(a, b),
-            _mm512_shuffle_i64x2::<0xdd>(a, b),
-        )
+        _mm512_max_epu16(_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xdd>(a, b))
     };
     let quads = |at: usize| {
         let (a, b) = (lanes(at), lanes(at + 2));
@@ -99,11 +96,7 @@ fn load(group: &[u16; GROUP], pair: usize) -> __m512i {
 #[inline]
 fn load_rows(first: &Row, second: &Row) -> __m512i {
     // SAFETY: a row has 16 bytes and their alignment.
-    let (first, second) = unsafe {
-        (
-            _mm_load_si128(first.0.as_ptr().cast()),
-            _mm_load_si128(second.0.as_ptr().cast()),
-        )
-    };
+    let (first, second) =
+        unsafe { (_mm_load_si128(first.0.as_ptr().cast()), _mm_load_si128(second.0.as_ptr().cast())) };
     _mm512_inserti32x4::<2>(_mm512_castsi128_si512(first), second)
 }

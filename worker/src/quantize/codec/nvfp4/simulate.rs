@@ -31,22 +31,12 @@ struct Scales {
 /// NaN stays NaN, and makes the scale of its block 1, as in ModelOpt.
 pub fn simulate<E: Element>(values: &mut [E], columns: usize, amax: f32, block: usize) {
     let tensor = amax / REACH;
-    let tensor = if tensor > 0.0 {
-        tensor
-    } else {
-        SMALLEST_TENSOR_SCALE
-    };
-    let scales = Scales {
-        tensor,
-        sixfold: e2m1::LARGEST * tensor,
-        block: block.max(1),
-    };
+    let tensor = if tensor > 0.0 { tensor } else { SMALLEST_TENSOR_SCALE };
+    let scales = Scales { tensor, sixfold: e2m1::LARGEST * tensor, block: block.max(1) };
     let columns = columns.max(1);
     let set = InstructionSet::detect();
     let rows = (CHUNK / columns).max(1);
-    values
-        .par_chunks_mut(rows * columns)
-        .for_each(|rows| simulate_rows(set, rows, columns, scales));
+    values.par_chunks_mut(rows * columns).for_each(|rows| simulate_rows(set, rows, columns, scales));
 }
 
 dispatched! {
@@ -67,15 +57,9 @@ dispatched! {
 #[inline(always)]
 fn simulate_block<E: Element>(block: &mut [E], scales: Scales) {
     // As integers the bits of NaN are above all others, so it wins as it does in torch's `amax`.
-    let bits = block
-        .iter()
-        .fold(0, |far, value| far.max(value.to_f32().abs().to_bits()));
+    let bits = block.iter().fold(0, |far, value| far.max(value.to_f32().abs().to_bits()));
     let wished = f32::from_bits(bits) / scales.sixfold;
-    let bounded = if wished > e4m3::LARGEST {
-        e4m3::LARGEST
-    } else {
-        wished
-    };
+    let bounded = if wished > e4m3::LARGEST { e4m3::LARGEST } else { wished };
     let scale = e4m3::round(bounded) * scales.tensor;
     let scale = if scale >= SMALLEST_BLOCK_SCALE { scale } else { 1.0 };
     for value in block {

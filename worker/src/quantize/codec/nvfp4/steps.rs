@@ -123,11 +123,7 @@ macro_rules! encode_groups {
 #[cfg(target_arch = "x86_64")]
 encode_groups!(encode_avx2, avx2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-encode_groups!(
-    encode_avx512,
-    avx512,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
-);
+encode_groups!(encode_avx512, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
 
 /// The scale of each piece's block, from the largest magnitudes of all pieces of a group.
 #[inline(always)]
@@ -151,10 +147,7 @@ fn scales_of_pieces<E: Source, const PIECES_PER_BLOCK: usize>(
 #[inline(always)]
 fn write_scales<const PIECES_PER_BLOCK: usize>(of_pieces: &[u8; PIECES], group: usize, scales: &mut [u8]) {
     let blocks = PIECES / PIECES_PER_BLOCK;
-    for (at, scale) in scales[group * blocks..(group + 1) * blocks]
-        .iter_mut()
-        .enumerate()
-    {
+    for (at, scale) in scales[group * blocks..(group + 1) * blocks].iter_mut().enumerate() {
         *scale = of_pieces[at * PIECES_PER_BLOCK];
     }
 }

@@ -5,11 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SETS: [fn() -> InstructionSet; 3] = [
-    || InstructionSet::BASELINE,
-    || InstructionSet::detect().at_most_avx2(),
-    InstructionSet::detect,
-];
+const SETS: [fn() -> InstructionSet; 3] =
+    [|| InstructionSet::BASELINE, || InstructionSet::detect().at_most_avx2(), InstructionSet::detect];
 
 /// modelopt.md §3.5, one block after the other, in the words of the spec.
 fn defined(source: &[f32], amax: f32, block: usize) -> (Vec<u8>, Vec<u8>) {
@@ -43,10 +40,7 @@ fn assert_is_defined<E: Source>(source: &[E], amax: f32, block: usize) {
     let expected = defined(&wide, amax, block);
     for set in SETS {
         let (mut codes, mut scales) = (vec![0x55; source.len() / 2], vec![0x55; source.len() / block]);
-        let target = Encoded {
-            codes: &mut codes,
-            scales: &mut scales,
-        };
+        let target = Encoded { codes: &mut codes, scales: &mut scales };
         encoder.encode_chunk(set(), source, target);
         assert_eq!(scales, expected.1, "scales, amax {amax:e}, {:?}", set());
         for (at, (code, expected)) in codes.iter().zip(&expected.0).enumerate() {
@@ -59,9 +53,7 @@ fn assert_is_defined<E: Source>(source: &[E], amax: f32, block: usize) {
 /// Every finite bf16 value in blocks of neighbours: each block has the scale that its largest asks for.
 fn every_finite_bf16() -> Vec<bf16> {
     let magnitudes = 0..0x7f80u16;
-    magnitudes
-        .flat_map(|bits| [bf16::from_bits(bits), bf16::from_bits(bits | 0x8000)])
-        .collect()
+    magnitudes.flat_map(|bits| [bf16::from_bits(bits), bf16::from_bits(bits | 0x8000)]).collect()
 }
 
 #[test]
@@ -81,12 +73,7 @@ fn every_bf16_value_gets_the_code_of_the_definition_under_every_block_scale() {
     for code in 1..=e4m3::LARGEST_CODE {
         let largest = bf16::from_f32(e4m3::decode(code) * steps.tensor.sixfold);
         let mut source = Vec::new();
-        for bits in (0..=largest.to_bits())
-            .rev()
-            .take(3000)
-            .collect::<Vec<_>>()
-            .chunks(15)
-        {
+        for bits in (0..=largest.to_bits()).rev().take(3000).collect::<Vec<_>>().chunks(15) {
             source.push(largest);
             source.extend(bits.iter().map(|bits| bf16::from_bits(bits | (bits & 1) << 15)));
             source.resize(source.len().next_multiple_of(16), bf16::ZERO);
@@ -97,9 +84,8 @@ fn every_bf16_value_gets_the_code_of_the_definition_under_every_block_scale() {
 
 #[test]
 fn f16_and_f32_follow_the_definition() {
-    let source: Vec<f16> = (0..0x7c00u16)
-        .flat_map(|bits| [f16::from_bits(bits), f16::from_bits(bits | 0x8000)])
-        .collect();
+    let source: Vec<f16> =
+        (0..0x7c00u16).flat_map(|bits| [f16::from_bits(bits), f16::from_bits(bits | 0x8000)]).collect();
     for amax in [0.0001f32, 0.3, 7.0, 65504.0] {
         assert_is_defined(&source, amax, 16);
         assert_is_defined(&source, amax, 32);
@@ -122,10 +108,7 @@ fn a_weight_or_a_block_of_zeros_gets_finite_positive_scales() {
         let encoder = Encoder::<bf16>::new(amax, 16).unwrap();
         assert_eq!(encoder.scale_2(), scale_2);
         let (mut codes, mut scales) = ([1u8; 24], [0u8; 3]);
-        let target = Encoded {
-            codes: &mut codes,
-            scales: &mut scales,
-        };
+        let target = Encoded { codes: &mut codes, scales: &mut scales };
         encoder.encode(&[bf16::ZERO; 48], 48, target).unwrap();
         assert_eq!(codes, [0; 24]);
         assert_eq!(scales, [e4m3::encode(1.0); 3]);
@@ -141,39 +124,12 @@ fn what_does_not_fit_is_refused() {
     assert!(Encoder::<bf16>::new(1.0, 24).is_err());
     let encoder = Encoder::<bf16>::new(1.0, 16).unwrap();
     let (mut codes, mut scales) = ([0; 20], [0; 2]);
-    let error = encoder
-        .encode(
-            &[bf16::ONE; 40],
-            40,
-            Encoded {
-                codes: &mut codes,
-                scales: &mut scales,
-            },
-        )
-        .unwrap_err();
-    assert!(
-        error.message.contains("40 elements") && error.hint.is_some(),
-        "{error}"
-    );
+    let error =
+        encoder.encode(&[bf16::ONE; 40], 40, Encoded { codes: &mut codes, scales: &mut scales }).unwrap_err();
+    assert!(error.message.contains("40 elements") && error.hint.is_some(), "{error}");
     let source = [bf16::ONE; 32];
-    assert!(
-        encoder
-            .encode(
-                &source,
-                32,
-                Encoded {
-                    codes: &mut codes,
-                    scales: &mut scales
-                }
-            )
-            .is_err()
-    );
-    let parts = Parts {
-        codes: &codes,
-        scales: &scales,
-        scale_2: 1.0,
-        block: 16,
-    };
+    assert!(encoder.encode(&source, 32, Encoded { codes: &mut codes, scales: &mut scales }).is_err());
+    let parts = Parts { codes: &codes, scales: &scales, scale_2: 1.0, block: 16 };
     assert!(decode(parts, &mut [bf16::ONE; 32]).is_err());
 }
 
@@ -182,16 +138,7 @@ fn decoding_gives_the_product_rounded_once() {
     let codes: Vec<u8> = (0..=u8::MAX).collect();
     let scales: Vec<u8> = (1..=32).map(|i| i * 3).collect();
     let mut values = vec![bf16::ZERO; 512];
-    decode(
-        Parts {
-            codes: &codes,
-            scales: &scales,
-            scale_2: 0.001_7,
-            block: 16,
-        },
-        &mut values,
-    )
-    .unwrap();
+    decode(Parts { codes: &codes, scales: &scales, scale_2: 0.001_7, block: 16 }, &mut values).unwrap();
     for (at, value) in values.iter().enumerate() {
         let code = codes[at / 2] >> (4 * (at % 2)) & 15;
         let scale = e4m3::decode(scales[at / 16]) * 0.001_7;
@@ -277,15 +224,11 @@ proptest! {
 
 #[test]
 fn long_weights_encode_the_same_in_chunks_as_in_one_piece() {
-    let source: Vec<bf16> = (0..3 * CHUNK + 80)
-        .map(|i| bf16::from_f32((i as f32 * 0.37).sin()))
-        .collect();
+    let source: Vec<bf16> = (0..3 * CHUNK + 80).map(|i| bf16::from_f32((i as f32 * 0.37).sin())).collect();
     let encoder = Encoder::<bf16>::new(1.0, 16).unwrap();
     let mut parts = [0, 1].map(|_| (vec![0; source.len() / 2], vec![0; source.len() / 16]));
     let [(codes, scales), _] = &mut parts;
-    encoder
-        .encode(&source, source.len(), Encoded { codes, scales })
-        .unwrap();
+    encoder.encode(&source, source.len(), Encoded { codes, scales }).unwrap();
     let [_, (codes, scales)] = &mut parts;
     encoder.encode_chunk(InstructionSet::BASELINE, &source, Encoded { codes, scales });
     assert_eq!(parts[0], parts[1]);
