@@ -13,7 +13,7 @@ pub trait CpuPath: Sized {
     fn detect() -> Self;
 
     /// Whether this CPU has it.
-    fn is_available(self) -> bool;
+    fn available(self) -> bool;
 
     /// Refuses a path that this CPU lacks.
     ///
@@ -25,10 +25,10 @@ pub trait CpuPath: Sized {
 impl CpuPath for NumericPath {
     fn detect() -> Self {
         // Fastest first.
-        Self::ALL.into_iter().find(|path| path.is_available()).unwrap_or(Self::Portable)
+        Self::ALL.into_iter().find(|path| path.available()).unwrap_or(Self::Portable)
     }
 
-    fn is_available(self) -> bool {
+    fn available(self) -> bool {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
@@ -44,7 +44,7 @@ impl CpuPath for NumericPath {
     }
 
     fn require(self) -> Result<Self> {
-        if self.is_available() {
+        if self.available() {
             return Ok(self);
         }
         Err(Error::input(format!("this CPU lacks the instructions of the numeric path `{self}`"))
