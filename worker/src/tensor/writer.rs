@@ -115,14 +115,22 @@ impl Writer {
             file.sync_all().map_err(|e| Error::io("write the weights", path, &e))?;
         }
         for name in self.names() {
+            if name == LAST {
+                // After a power cut, the last file must not be there without the others.
+                self.sync_folder()?;
+            }
             let (from, to) = (self.partial.join(&name), self.folder.join(&name));
             std::fs::rename(&from, &to).map_err(|e| Error::io("move the file", &to, &e))?;
         }
         std::fs::remove_dir(&self.partial).map_err(|e| Error::io("remove the folder", &self.partial, &e))?;
-        let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        folder.map_err(|e| Error::io("write the folder", &self.folder, &e))?;
+        self.sync_folder()?;
         self.published = true;
         Ok(())
+    }
+
+    fn sync_folder(&self) -> Result<()> {
+        let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        folder.map_err(|e| Error::io("write the folder", &self.folder, &e))
     }
 
     /// Names of all files in the order of publishing.
