@@ -19,6 +19,17 @@ pub enum Activation {
     GeluTanh,
 }
 
+/// Which linears of a decoder layer have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Biases {
+    /// q_proj, k_proj and v_proj.
+    pub qkv: bool,
+    /// o_proj.
+    pub output: bool,
+    /// gate_proj, up_proj and down_proj.
+    pub mlp: bool,
+}
+
 /// What the forward pass and the plan need to know of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -50,6 +61,8 @@ pub struct ModelConfig {
     pub rope: Rope,
     /// Attention window per layer; `None` sees everything before it.
     pub windows: Vec<Option<usize>>,
+    /// Which linears have biases.
+    pub biases: Biases,
     /// Whether the output head is the embedding.
     pub tied: bool,
 }
@@ -186,6 +199,7 @@ impl ModelConfig {
             activation: activation(&fields)?,
             rope: Rope::parse(&fields, max_positions)?,
             windows: windows(&fields, family, layers)?,
+            biases: biases(&fields, family)?,
             tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         })
     }
@@ -202,6 +216,18 @@ fn dtype(fields: &Fields<'_>) -> Result<DType> {
             .error(key, format!("`{other}` models are not supported"))
             .hint("bfloat16, float16 and float32 are")),
     }
+}
+
+/// Qwen2 has its biases by construction, Mistral none; the others say it in the config.
+fn biases(fields: &Fields<'_>, family: Family) -> Result<Biases> {
+    let attention = fields.flag("attention_bias")?.unwrap_or(false);
+    let mlp = fields.flag("mlp_bias")?.unwrap_or(false);
+    Ok(match family {
+        Family::Llama => Biases { qkv: attention, output: attention, mlp },
+        Family::Qwen3 => Biases { qkv: attention, output: attention, mlp: false },
+        Family::Qwen2 => Biases { qkv: true, output: false, mlp: false },
+        Family::Mistral => Biases { qkv: false, output: false, mlp: false },
+    })
 }
 
 fn activation(fields: &Fields<'_>) -> Result<Activation> {

@@ -10,7 +10,7 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Activation, ModelConfig, read_json};
+pub use config::{Activation, Biases, ModelConfig, read_json};
 pub use family::Family;
 pub use modules::{FusedGroup, Module, ModuleRole, modules_of};
 pub use open::Model;

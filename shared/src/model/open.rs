@@ -58,8 +58,13 @@ impl Model {
                 .hint("give a local folder in Hugging Face layout"));
         }
         let (path, json) = read_json(folder)?;
-        let config = ModelConfig::parse(&path, &json)?;
+        let mut config = ModelConfig::parse(&path, &json)?;
         let files = CheckpointFiles::open(folder)?;
+        // A config without a type leaves it to the weights, as transformers does.
+        if !["dtype", "torch_dtype"].iter().any(|key| json.get(*key).is_some_and(|value| !value.is_null())) {
+            let embedding = files.tensor("model.embed_tokens.weight")?.dtype;
+            config.dtype = if embedding.is_model_dtype() { embedding } else { config.dtype };
+        }
         let modules = modules_of(&config);
         let owners: HashSet<&str> = modules.iter().map(|module| module.name.as_str()).collect();
         let owned = |name: &str| name.rsplit_once('.').is_some_and(|(owner, _)| owners.contains(owner));
@@ -107,9 +112,28 @@ impl Model {
         }
         let weight = self.files.tensor(&format!("{}.weight", module.name))?;
         self.check_tensor(weight, &expected)?;
-        match self.bias(module) {
-            Some(bias) => self.check_tensor(bias, &expected[..1]),
-            None => Ok(()),
+        match (self.bias(module), self.has_bias(module)) {
+            (Some(bias), true) => self.check_tensor(bias, &expected[..1]),
+            (None, false) => Ok(()),
+            (found, _) => {
+                let message = if found.is_some() {
+                    "there is a bias: the config says none"
+                } else {
+                    "the bias is missing"
+                };
+                Err(unusable(message.to_owned(), &self.folder, &format!("{}.bias", module.name)))
+            }
+        }
+    }
+
+    /// Whether the config gives a module a bias.
+    fn has_bias(&self, module: &Module) -> bool {
+        let biases = self.config.biases;
+        match module.name.rsplit('.').next() {
+            Some("q_proj" | "k_proj" | "v_proj") => biases.qkv,
+            Some("o_proj") => biases.output,
+            Some("gate_proj" | "up_proj" | "down_proj") => biases.mlp,
+            _ => false,
         }
     }
 

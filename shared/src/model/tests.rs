@@ -149,3 +149,18 @@ fn what_a_config_leaves_out_is_what_transformers_takes() {
     });
     assert_eq!(qwen.unwrap().head_dim, 128);
 }
+
+#[test]
+fn a_bias_that_the_config_promises_must_be_there() {
+    let error = open(|c| c["attention_bias"] = json!(true)).unwrap_err();
+    assert_eq!(error.place.key.as_deref(), Some("model.layers.0.self_attn.q_proj.bias"));
+    assert!(error.message.contains("missing"), "{error}");
+}
+
+#[test]
+fn a_config_without_a_type_takes_the_weights_own() {
+    let model = open(|c| {
+        c.as_object_mut().unwrap().remove("torch_dtype");
+    });
+    assert_eq!(model.unwrap().config.dtype, crate::checkpoint::DType::BF16);
+}
