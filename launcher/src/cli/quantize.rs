@@ -161,9 +161,9 @@ fn show(outcome: &Outcome, out: &Path, context: &mut Context) -> Result<()> {
         context.screen.data(&format!(
             "{} · {} ({:.2}×) · {:.1} bits",
             out.display(),
-            bytes(checkpoint.bytes),
-            checkpoint.ratio,
-            checkpoint.effective_bits
+            bytes(checkpoint.totals.bytes),
+            checkpoint.totals.ratio,
+            checkpoint.totals.effective_bits
         ))?;
     }
     Ok(())

@@ -92,5 +92,6 @@ pub struct Totals {
     /// Weight bits × activation bits per multiply, summed, relative to bf16.
     pub compute: f64,
     /// Parameters of the model.
+    #[serde(default)]
     pub parameters: u64,
 }

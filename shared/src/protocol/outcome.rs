@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NumericPath, Phase};
 use crate::Error;
+use crate::assign::Totals;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,25 +63,16 @@ pub enum Status {
     Interrupted,
 }
 
-/// A checkpoint in figures. Definitions: `docs/portfolio.md`.
+/// A checkpoint and its figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointSummary {
     /// Its folder.
     pub path: PathBuf,
-    /// Bytes of all its safetensors files.
-    pub bytes: u64,
-    /// Bytes of the source's safetensors files.
-    pub source_bytes: u64,
-    /// `bytes / source_bytes`.
-    pub ratio: f64,
-    /// Stored bits of all linear weights with their scales per weight element.
-    pub effective_bits: f64,
-    /// Bytes of weights and scales read to produce one token.
-    pub active_bytes_per_token: u64,
-    /// Weight bits × activation bits per multiply, summed, relative to bf16.
-    pub compute: f64,
     /// Hash that names the assignment.
     pub assignment: String,
+    /// Its figures, beside the other keys.
+    #[serde(flatten)]
+    pub totals: Totals,
 }
 
 /// What was calibrated on.

@@ -113,11 +113,11 @@ fn row(entrant: Entrant) -> Row {
 
 fn take_figures(row: &mut Row, outcome: Outcome) {
     if let Some(checkpoint) = outcome.checkpoint {
-        row.bytes = Some(checkpoint.bytes);
-        row.ratio = Some(checkpoint.ratio);
-        row.effective_bits = Some(checkpoint.effective_bits);
-        row.active_bytes_per_token = Some(checkpoint.active_bytes_per_token);
-        row.compute = Some(checkpoint.compute);
+        row.bytes = Some(checkpoint.totals.bytes);
+        row.ratio = Some(checkpoint.totals.ratio);
+        row.effective_bits = Some(checkpoint.totals.effective_bits);
+        row.active_bytes_per_token = Some(checkpoint.totals.active_bytes_per_token);
+        row.compute = Some(checkpoint.totals.compute);
         row.checkpoint = row.checkpoint.take().or(Some(checkpoint.path));
     }
     if let Some(evaluation) = outcome.evaluation {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::assign::Totals;
 use crate::protocol::{CheckpointSummary, Evaluation, Resources, Verdict};
 use crate::sweep::{Baseline, Bound, Limit};
 
@@ -33,13 +34,16 @@ fn outcome(name: &str, bytes: u64, perplexity: f64) -> Outcome {
         error: None,
         checkpoint: Some(CheckpointSummary {
             path: PathBuf::from(name),
-            bytes,
-            source_bytes: 1000,
-            ratio: bytes as f64 / 1000.0,
-            effective_bits: 8.0,
-            active_bytes_per_token: bytes / 2,
-            compute: 0.5,
             assignment: "00".to_owned(),
+            totals: Totals {
+                bytes,
+                source_bytes: 1000,
+                ratio: bytes as f64 / 1000.0,
+                effective_bits: 8.0,
+                active_bytes_per_token: bytes / 2,
+                compute: 0.5,
+                parameters: 500,
+            },
         }),
         calibration: None,
         gates: vec![Verdict { gate: "size".to_owned(), verdict: VerdictKind::Pass, evidence: Vec::new() }],

@@ -87,16 +87,10 @@ fn calibrate<B: Backend>(
 }
 
 fn summary(resolved: &Resolved, out: &Path) -> CheckpointSummary {
-    let totals = &resolved.plan.totals;
     CheckpointSummary {
         path: out.to_path_buf(),
-        bytes: totals.bytes,
-        source_bytes: totals.source_bytes,
-        ratio: totals.ratio,
-        effective_bits: totals.effective_bits,
-        active_bytes_per_token: totals.active_bytes_per_token,
-        compute: totals.compute,
         assignment: resolved.plan.assignment.clone(),
+        totals: resolved.plan.totals.clone(),
     }
 }
 
