@@ -14,7 +14,7 @@ pub const PORTFOLIO_VERSION: u32 = 1;
 /// The judged candidates of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Portfolio {
-    /// [`PORTFOLIO_VERSION`] of the program that wrote the file.
+    /// Version of this form.
     pub version: u32,
     /// Name of the run.
     pub run: String,
