@@ -30,7 +30,7 @@ docs:
 
 # Licences, advisories, sources of the dependencies.
 deny:
-    cargo deny check
+    cargo deny check licenses bans sources
 
 # Everything, on a fresh machine too.
 ci *FLAGS:
