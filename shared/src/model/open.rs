@@ -73,6 +73,15 @@ impl Model {
         Ok(Self { folder: folder.to_path_buf(), config, json, files, modules, strangers })
     }
 
+    /// Index of the module of this name.
+    ///
+    /// # Errors
+    /// There is none, which every family's list of modules rules out.
+    pub fn module(&self, name: &str) -> Result<usize> {
+        let found = self.modules.iter().position(|module| module.name == name);
+        found.ok_or_else(|| Error::bug("the model lacks a module").key(name))
+    }
+
     /// The weight of a module, where it has one. A tied head has the embedding's.
     pub fn weight(&self, module: &Module) -> Option<&TensorEntry> {
         let owner = if self.is_tied_head(module) { "model.embed_tokens" } else { &module.name };

@@ -1,7 +1,7 @@
 //! Layer-major streaming: each layer is brought in once and serves every batch, so memory is activations and one layer.
 
+use qlaunch_shared::Result;
 use qlaunch_shared::model::Model;
-use qlaunch_shared::{Error, Result};
 
 use super::decoder::{Pass, Tap};
 use super::rotary;
@@ -34,11 +34,6 @@ impl<'a, B: Backend> Network<'a, B> {
         self.weights.model()
     }
 
-    fn module(&self, name: &str) -> Result<usize> {
-        let found = self.model().modules.iter().position(|module| module.name == name);
-        found.ok_or_else(|| Error::bug("the model lacks a module").key(name))
-    }
-
     /// Sends samples through all layers in batches of `batch_size`, and gives the hidden states after the final norm,
     /// one `[tokens, hidden_size]` a batch.
     ///
@@ -62,7 +57,7 @@ impl<'a, B: Backend> Network<'a, B> {
                 progress(Progress { layer: layer + 1, tokens: backend.shape(batch)[0] })?;
             }
         }
-        let norm = backend.adopt(self.weights.weight(self.module("model.norm")?)?)?;
+        let norm = backend.adopt(self.weights.weight(self.model().module("model.norm")?)?)?;
         hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
     }
 
@@ -71,12 +66,12 @@ impl<'a, B: Backend> Network<'a, B> {
     /// # Errors
     /// It cannot be read.
     pub fn head(&self) -> Result<(usize, B::Tensor)> {
-        let module = self.module("lm_head")?;
+        let module = self.model().module("lm_head")?;
         Ok((module, self.backend.adopt(self.weights.weight(module)?)?))
     }
 
     fn embed(&self, samples: &Samples, batch_size: usize) -> Result<Vec<B::Tensor>> {
-        let table = self.backend.adopt(self.weights.weight(self.module("model.embed_tokens")?)?)?;
+        let table = self.backend.adopt(self.weights.weight(self.model().module("model.embed_tokens")?)?)?;
         samples.batches(batch_size).map(|ids| self.backend.gather(&table, ids)).collect()
     }
 }

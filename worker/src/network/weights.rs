@@ -122,11 +122,7 @@ impl<T> LayerWeights<T> {
         layer: usize,
     ) -> Result<Self> {
         let model = weights.model();
-        let find = |part: &str| -> Result<usize> {
-            let name = format!("model.layers.{layer}.{part}");
-            let found = model.modules.iter().position(|module| module.name == name);
-            found.ok_or_else(|| Error::bug("a layer lacks a module").key(name))
-        };
+        let find = |part: &str| model.module(&format!("model.layers.{layer}.{part}"));
         let projection = |part: &str| -> Result<Projection<T>> {
             let module = find(part)?;
             let weight = backend.adopt(weights.weight(module)?)?;
