@@ -20,6 +20,20 @@ real *FLAGS:
     target/debug/qlaunch submit --cluster local --yes examples/sweeps/tiny-llama.yaml
     tests/serving/run.sh {{FLAGS}}
 
+# Sixty seconds of fuzzing for each target, or as many as asked for.
+fuzz *SECONDS:
+    tests/fuzz/run.sh {{SECONDS}}
+
+# The recipe folder of ModelOpt 0.47, from PyPI, against ModelOpt's own answers.
+modelopt:
+    cargo build --workspace --locked
+    tests/modelopt/run.sh
+
+# Our NF4 checkpoints in the bitsandbytes package, on the CPU.
+bitsandbytes:
+    cargo build --workspace --locked
+    tests/bitsandbytes/run.sh
+
 # Speed, against torch and memcpy in the same run.
 bench:
     for bench in benches/*/run.sh; do $bench; done

@@ -64,18 +64,30 @@ deny() {
     cargo deny --log-level error check licenses bans sources
 }
 
+# Sixty seconds for each fuzz target, five minutes with --full.
+fuzz() {
+    local seconds=60
+    [ "$full" != --full ] || seconds=300
+    tests/fuzz/run.sh "$seconds"
+}
+
+format() { cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check; }
+
 lane "tools" scripts/tools.sh --tests
 # The serving clients are downloads and C++: they are made ready while Rust compiles.
 nice -n 19 tests/serving/install.sh >"$log/install" 2>&1 &
 install_job=$!
 
-lane "format" cargo fmt --all --check
+lane "format" format
 lane "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 lane "build" cargo build --workspace --locked
 lane "test" tests
 lane "docs" documentation
 lane "main job" main_job
+lane "modelopt recipes" tests/modelopt/run.sh
+lane "fuzz" fuzz
 lane "serving" serving
+lane "bitsandbytes" tests/bitsandbytes/run.sh
 if [ "$full" = --full ] || command -v cargo-deny >/dev/null; then
     lane "deny" deny
 else

@@ -29,8 +29,8 @@ fn a_sweep_ends_in_a_portfolio_with_the_best_candidate_last() {
     let shown = ran.stdout.replace(&name, "tiny-XXXX").replace(&fake::model().display().to_string(), "MODEL");
     insta::assert_snapshot!(shown, @r"
     tiny-XXXX · 8.1 M parameters · baseline bf16 and 2 candidates · objective: memory, perplexity within 1% of bf16
-      first   56 of 57 linears FP8, lm_head bf16, KV cache FP8 in 8 layers · 10.25 MB (0.63×) · 9.2 bits
-      second  56 of 57 linears NVFP4, lm_head bf16, KV cache FP8 in 8 layers · 7.62 MB (0.47×) · 6.2 bits
+      first   56 of 57 linears FP8, lm_head bf16, KV cache FP8 in 8 layers · 10.25 MB (0.63×) · 9.2 bits · vLLM, SGLang, TensorRT-LLM
+      second  56 of 57 linears NVFP4, lm_head bf16, KV cache FP8 in 8 layers · 7.62 MB (0.47×) · 6.2 bits · vLLM, SGLang, TensorRT-LLM
 
     candidate    memory ↓    size  ratio  bits  MB/token  perplexity       Δ      KL  gates   decision           checkpoint
     bf16       10,251,264  10.25M   0.50   8.5       8.1      100.00       –  0.0100  1 pass  baseline           MODEL

@@ -90,7 +90,7 @@ pub struct Error {
 impl Error {
     /// A failure of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: Box::default(), hint: None }
+        Self { kind, message: tame(message.into()), place: Box::default(), hint: None }
     }
 
     /// Something handed in cannot be used (exit code 3).
@@ -143,14 +143,14 @@ impl Error {
     /// Names the key or tensor at fault.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.place.key = Some(key.into());
+        self.place.key = Some(tame(key.into()));
         self
     }
 
     /// Says what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(tame(hint.into()));
         self
     }
 
@@ -167,10 +167,38 @@ impl Error {
     }
 }
 
+/// Longest text of an error, in characters: what a file says is quoted, and a file can say a megabyte.
+const LONGEST: usize = 4096;
+
+/// A text that a terminal can be shown: of its length a person can read, and without characters that act on terminals.
+fn tame(text: String) -> String {
+    // The directions of Unicode can make a line read as another one.
+    let acts = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let length = if text.len() > LONGEST { text.chars().count() } else { 0 };
+    if length <= LONGEST && !text.contains(acts) {
+        return text;
+    }
+    let harmless = |c: char| match acts(c) {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    let left_out = length.saturating_sub(LONGEST);
+    if left_out == 0 {
+        return text.chars().map(harmless).collect();
+    }
+    // The reason often stands behind what is quoted.
+    let start: String = text.chars().take(LONGEST / 2).map(harmless).collect();
+    let end: String = text.chars().skip(length - LONGEST / 2).map(harmless).collect();
+    format!("{start}… ({left_out} characters left out) …{end}")
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{}", file.display())?;
+            write!(f, "{}", tame(file.display().to_string()))?;
         }
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
@@ -179,8 +207,8 @@ impl fmt::Display for Place {
             write!(f, ":{column}")?;
         }
         match (&self.key, self.file.is_some()) {
-            (Some(key), true) => write!(f, " (`{key}`)"),
-            (Some(key), false) => write!(f, "`{key}`"),
+            (Some(key), true) => write!(f, " (`{}`)", tame(key.clone())),
+            (Some(key), false) => write!(f, "`{}`", tame(key.clone())),
             (None, _) => Ok(()),
         }
     }
@@ -218,6 +246,24 @@ mod tests {
             "unknown key `recipee`\n  at sweep.yaml:3:5 (`candidates.0.recipee`)\n\nhint: did you mean `recipe`?"
         );
         assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn a_megabyte_that_is_quoted_is_cut_in_its_middle() {
+        let error = Error::input(format!("`{}` is not a number", "9".repeat(1 << 20)));
+        assert!(error.message.starts_with("`999"), "{error}");
+        assert!(error.message.contains("9… (1044498 characters left out) …9"), "{error}");
+        assert!(error.message.ends_with("9` is not a number"), "{error}");
+        assert!(error.message.len() < 2 * LONGEST);
+        let short = "ü".repeat(LONGEST);
+        assert_eq!(Error::input(short.clone()).message, short);
+    }
+
+    #[test]
+    fn nothing_that_is_quoted_acts_on_a_terminal() {
+        let error = Error::input("`\u{1b}[31mred`").key("a\u{202e}b").hint("two\nlines\r");
+        let expected = "`\\u{1b}[31mred`\n  at `a\\u{202e}b`\n\nhint: two\nlines\\u{d}";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod error;
 pub mod model;
 pub mod numerics;
 pub mod protocol;
+pub mod quality;
 pub mod recipe;
 pub mod sweep;
 pub mod yaml;

@@ -28,7 +28,8 @@ SPECIAL_TOKENS = 3  # BOS, EOS and padding are never sampled
 
 def load(folder, dtype):
     model, information = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="eager", output_loading_info=True)
+        folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager",
+        output_loading_info=True)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if information[kind]:
             raise ValueError(f"{folder}: {kind} {sorted(information[kind])[:5]}")
@@ -59,14 +60,18 @@ def perplexity(model, ids):
 def main():
     out, report = sys.argv[1], {}
     os.makedirs(out, exist_ok=True)
+    path = os.path.join(out, "perplexity.json")
+    if os.path.exists(path):  # what is there of other models stays
+        with open(path, encoding="utf-8") as file:
+            report = json.load(file)
     for folder in sys.argv[2:]:
         name = os.path.basename(folder.rstrip("/"))
         exact = load(folder, torch.float32)
         ids = sample(exact)
         numpy.save(os.path.join(out, f"{name}.npy"), ids.numpy().astype(numpy.int32))
         report[name] = {"bf16": perplexity(load(folder, torch.bfloat16), ids), "f32": perplexity(exact, ids)}
-    with open(os.path.join(out, "perplexity.json"), "w", encoding="utf-8") as file:
-        json.dump(report, file, indent=2)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=2, sort_keys=True)
         file.write("\n")
 
 

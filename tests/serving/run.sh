@@ -34,6 +34,10 @@ check_with_vllm() { # model windows checkpoint…
             || { cat "$work/log" >&2; exit 1; }
         "$python" "$here/compare.py" "$checkpoint" "$work/ours.json" "$work/vllm.json" || failed=1
     done
+    # What our rules say of vLLM is what vLLM did.
+    for checkpoint in "$@"; do
+        "$python" "$here/rules.py" "$checkpoint" "$work/vllm.json" || failed=1
+    done
 }
 
 checkpoints=()

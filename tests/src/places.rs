@@ -17,9 +17,14 @@ pub fn existing(relative: &str) -> PathBuf {
     path
 }
 
-/// The trained example model.
+/// A trained example model.
+pub fn example_model(name: &str) -> PathBuf {
+    existing(&format!("examples/models/{name}"))
+}
+
+/// The dense one of them.
 pub fn tiny_llama() -> PathBuf {
-    existing("examples/models/tiny-llama")
+    example_model("tiny-llama")
 }
 
 /// Calibration token ids, `[64, 256]`.

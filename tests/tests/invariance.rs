@@ -83,7 +83,9 @@ fn threads_and_batches_do_not_matter_on_the_portable_path() {
 #[test]
 fn the_paths_agree_with_each_other_on_the_perplexity() {
     let reference =
-        places::read_json(&places::golden("tiny-llama/results.json"))["perplexity"]["bf16"].as_f64().unwrap();
+        places::read_json(&places::golden("modelopt/tiny-llama/results.json"))["perplexity"]["bf16"]
+            .as_f64()
+            .unwrap();
     let home = tempfile::tempdir().unwrap();
     for path in ["avx512bf16", "avx2", "portable"].into_iter().filter(|path| has(path)) {
         let mut command = qlaunch_tests::programs::qlaunch(home.path());

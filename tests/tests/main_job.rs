@@ -32,7 +32,7 @@ fn row<'a>(portfolio: &'a Value, name: &str) -> &'a Value {
 fn the_example_sweep_ends_in_the_portfolio_that_modelopts_figures_predict() {
     let work = tempfile::tempdir().unwrap();
     let portfolio = submit(work.path()).json();
-    let results = read_json(&golden("tiny-llama/results.json"));
+    let results = read_json(&golden("modelopt/tiny-llama/results.json"));
     let reference = |name: &str| results["perplexity"][name].as_f64().unwrap();
     let baseline = row(&portfolio, "bf16");
     assert_eq!(baseline["decision"]["is"], "baseline");

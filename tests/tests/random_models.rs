@@ -1,4 +1,4 @@
-//! Models that nobody tuned for: every dense family, with shapes and spellings that the trained example lacks.
+//! Models that nobody tuned for: every family, with shapes and spellings that the trained example lacks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,14 +17,27 @@ fn check(name: &str) {
     let work = tempfile::tempdir().unwrap();
     let model = work.path().join("model");
     random_model::write(&specimen, &model);
+    // However a file keeps its experts, checkpoints have them one by one.
+    let alone = work.path().join("alone");
+    random_model::write(&specimen.alone(), &alone);
+    let source = read_folder(&alone);
     let ids = golden(&format!("random-models/{name}.npy"));
-    let reference = read_json(&golden("random-models/perplexity.json"))[name]["bf16"].as_f64().unwrap();
+    let reference =
+        |dtype: &str| read_json(&golden("random-models/perplexity.json"))[name][dtype].as_f64().unwrap();
+    let wide = work.path().join("wide");
+    random_model::write_wide(&specimen, &wide);
+    let (exact, expected) = (perplexity(&evaluate(&wide, &ids, WINDOW_TOKENS, None)), reference("f32"));
+    // Sums in another order cost up to 3e-7 on the five mixtures of experts.
+    assert!((exact / expected - 1.0).abs() < 1e-5, "{name}: in f32 {exact}, transformers has {expected}");
+    // Routers are steep: where rounding costs transformers itself more, nobody is bound to hit its figure more closely.
+    let noise = (reference("bf16") / expected - 1.0).abs().max(0.005);
+    let reference = reference("bf16");
     let plain = perplexity(&evaluate(&model, &ids, WINDOW_TOKENS, None));
     eprintln!("{name}: perplexity {plain:.3}, transformers {reference:.3}");
-    // bf16 against f32 costs transformers itself up to 0.4%. Faults put into the configs cost 9% (epsilon 1e-2), 33% (YaRN's
+    // bf16 against f32 costs transformers itself up to 0.4% on dense models. Faults put into the configs cost 9% (epsilon 1e-2), 33% (YaRN's
     // attention factor left out) and 230% or more (plain rotation for a scaled one); an epsilon of 1e-5 goes unseen.
     assert!(
-        (plain / reference - 1.0).abs() < 0.005,
+        (plain / reference - 1.0).abs() < noise,
         "{name}: perplexity {plain}, transformers has {reference}"
     );
     // Only sanity bounds: they tell a ruined model from a noisy one, not a right simulation from a slightly wrong one.
@@ -35,7 +48,7 @@ fn check(name: &str) {
     {
         let out = work.path().join(recipe.rsplit('/').next().unwrap());
         Quantize::new(&model, recipe, &out).calibration(&ids).run().json();
-        check_checkpoint(&specimen, &read_folder(&model), &read_folder(&out));
+        check_checkpoint(&specimen, &source, &read_folder(&out));
         let quantized = perplexity(&evaluate(&out, &ids, WINDOW_TOKENS, None));
         eprintln!("{name}: {recipe} perplexity {quantized:.3}");
         assert!(quantized < bound * plain, "{name}: {recipe} ruins the model: {quantized} from {plain}");
@@ -47,7 +60,7 @@ fn check(name: &str) {
 fn check_checkpoint(specimen: &Specimen, source: &BTreeMap<String, Tensor>, made: &BTreeMap<String, Tensor>) {
     for (name, tensor) in source {
         let result = made.get(name).unwrap_or_else(|| panic!("{name} is lost"));
-        if name.contains("_proj.weight") {
+        if name.contains("_proj.weight") || name.contains(".experts.") {
             assert_ne!(result.dtype, "BF16", "{name} is not quantized");
             assert_eq!(result.shape[0], tensor.shape[0], "{name}: output features changed");
         } else {
@@ -63,9 +76,21 @@ fn check_checkpoint(specimen: &Specimen, source: &BTreeMap<String, Tensor>, made
         let attention = format!("model.layers.{layer}.self_attn");
         let mlp = format!("model.layers.{layer}.mlp");
         check_group(made, &["q_proj", "k_proj", "v_proj"].map(|name| format!("{attention}.{name}")));
-        check_group(made, &["gate_proj", "up_proj"].map(|name| format!("{mlp}.{name}")));
         check_group(made, &[format!("{attention}.o_proj")]);
-        check_group(made, &[format!("{mlp}.down_proj")]);
+        let (block, [gate, up, down]) = specimen.expert_names();
+        let mlps: Vec<[String; 3]> = match specimen.experts_of(layer) {
+            None => vec![["gate_proj", "up_proj", "down_proj"].map(|name| format!("{mlp}.{name}"))],
+            Some(mixture) => (0..mixture.experts)
+                .map(|expert| {
+                    [gate, up, down]
+                        .map(|name| format!("model.layers.{layer}.{block}.experts.{expert}.{name}"))
+                })
+                .collect(),
+        };
+        for mlp in &mlps {
+            check_group(made, &mlp[..2]);
+            check_group(made, &mlp[2..]);
+        }
         for scale in ["k_proj.k_scale", "v_proj.v_scale"] {
             assert!(made[&format!("{attention}.{scale}")].scalar() > 0.0, "layer {layer} has no {scale}");
         }
@@ -135,6 +160,27 @@ fn qwen3_with_head_norms_and_yarn() {
 #[test]
 fn qwen3_tied_in_the_older_spelling() {
     check("qwen3-tied-old-spelling");
+}
+
+#[test]
+fn qwen3_moe_in_the_older_spelling() {
+    check("qwen3-moe-old-spelling");
+}
+
+#[test]
+fn qwen3_moe_with_weights_as_they_are_and_experts_in_few_layers() {
+    check("qwen3-moe-plain-weights-few-layers");
+}
+
+#[test]
+fn qwen3_moe_with_fused_experts_of_which_some_never_fire() {
+    check("qwen3-moe-fused-silent-expert");
+}
+
+#[test]
+#[ignore = "open: the golden windows belong to another seed, and are to be sampled again"]
+fn mixtral_with_a_window_in_shards() {
+    check("mixtral-window-sharded");
 }
 
 #[test]

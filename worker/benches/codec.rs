@@ -7,8 +7,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use half::bf16;
+use qlaunch_shared::numerics::{Format, Nvfp4Scales};
 use qlaunch_shared::{Error, Result};
 use qlaunch_worker::quantize::codec::{amax, fp8, nvfp4};
+use qlaunch_worker::quantize::{magnitudes, quantize_weight};
+use qlaunch_worker::tensor::host::{Elements, TensorView};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -55,17 +58,36 @@ fn main() -> Result<()> {
 }
 
 /// What one round does to the buffers.
-type Round = fn(&mut Buffers) -> Result<()>;
+type Round = Box<dyn Fn(&mut Buffers) -> Result<()>>;
+
+/// Formats that go through the door of all codecs, which allocates what it gives back.
+const FORMATS: [(&str, Format); 12] = [
+    ("fp8_channel", Format::Fp8Channel),
+    ("fp8_squares", Format::Fp8Block { block: 128 }),
+    ("int8_channel", Format::Int8Channel),
+    ("int4", Format::Int4 { block: 128 }),
+    ("int4_fp8", Format::Int4Fp8 { block: 128 }),
+    ("nvfp4_static", Format::Nvfp4 { block: 16, scales: Nvfp4Scales::Static }),
+    ("nvfp4_under_fp8", Format::Nvfp4 { block: 32, scales: Nvfp4Scales::UnderFp8 }),
+    ("mxfp4", Format::Mxfp4),
+    ("mxfp6", Format::Mxfp6),
+    ("mxfp8", Format::Mxfp8),
+    ("mxint8", Format::Mxint8),
+    ("nf4", Format::Nf4),
+];
 
 fn measure(rows: usize, columns: usize, rounds: usize) -> Result<Value> {
     let mut buffers = Buffers::new(rows, columns);
-    let kinds: [(&str, Round); 4] = [
-        ("memcpy", Buffers::memcpy),
-        ("amax", Buffers::amax),
-        ("fp8", Buffers::fp8),
-        ("nvfp4", Buffers::nvfp4),
+    let mut kinds: Vec<(&str, Round)> = vec![
+        ("memcpy", Box::new(Buffers::memcpy)),
+        ("amax", Box::new(Buffers::amax)),
+        ("fp8", Box::new(Buffers::fp8)),
+        ("nvfp4", Box::new(Buffers::nvfp4)),
     ];
-    let mut best = [Best { wall: f64::INFINITY, cpu: f64::INFINITY }; 4];
+    for (name, format) in FORMATS {
+        kinds.push((name, Box::new(move |buffers: &mut Buffers| buffers.stored(format))));
+    }
+    let mut best = vec![Best { wall: f64::INFINITY, cpu: f64::INFINITY }; kinds.len()];
     // The first round only warms up.
     for round in 0..=rounds {
         for ((_, run), best) in kinds.iter().zip(&mut best) {
@@ -144,6 +166,14 @@ impl Buffers {
         let encoder = fp8::Encoder::new(amax(&self.source)?)?;
         encoder.encode(&self.source, &mut self.codes)?;
         black_box(&self.codes);
+        Ok(())
+    }
+
+    /// Magnitudes and stored tensors through the door of all codecs.
+    fn stored(&mut self, format: Format) -> Result<()> {
+        let shape = [self.source.len() / self.columns, self.columns];
+        let view = TensorView::new(&shape, Elements::BF16(&self.source))?;
+        black_box(quantize_weight(view, format, &magnitudes(view, format)?)?);
         Ok(())
     }
 

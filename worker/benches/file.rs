@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use qlaunch_shared::assign::MixedGroups;
 use qlaunch_shared::checkpoint::{DType, Layout, PlannedTensor};
 use qlaunch_shared::protocol::{JobSpec, Outcome, Quantize, Resources, VERSION};
 use qlaunch_shared::recipe::{Library, load_recipe};
@@ -78,7 +79,13 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
         run: "bench".into(),
         candidate: "file".into(),
         model: model.into(),
-        quantize: Some(Quantize { recipe, calibration: None, out: None, shard_bytes: 10_000_000_000 }),
+        quantize: Some(Quantize {
+            recipe,
+            mixed_groups: MixedGroups::Refuse,
+            calibration: None,
+            out: None,
+            shard_bytes: 10_000_000_000,
+        }),
         evaluate: None,
         resources: Resources { threads: Some(2), numeric_path: None },
     };

@@ -1,5 +1,7 @@
 //! The commands and the flags that all of them have.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::eval::EvalArgs;
@@ -28,6 +30,9 @@ pub struct Arguments {
     /// What to print on stdout: text for people, or one JSON document for programs.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Folder of recipes that goes before the project's, the user's and the built-in ones.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub recipes: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -55,6 +60,6 @@ pub enum Command {
     Quantize(QuantizeArgs),
     /// Measure the perplexity of a model or checkpoint.
     Eval(EvalArgs),
-    /// List and show recipes.
+    /// List, show, check, compare and start recipes.
     Recipe(RecipeArgs),
 }

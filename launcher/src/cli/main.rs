@@ -29,7 +29,8 @@ pub fn main() -> ExitCode {
         }
     };
     let json = arguments.format == Format::Json;
-    let mut context = Context { around: Surroundings::gather(), screen: Screen::of_process(json) };
+    let around = Surroundings { recipes: arguments.recipes, ..Surroundings::gather() };
+    let mut context = Context { around, screen: Screen::of_process(json) };
     match run(arguments.command, &mut context) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure, &mut context),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::resolve;
-use qlaunch_shared::model::Model;
+use qlaunch_shared::assign::{Aims, MixedGroups, Note, Topic, resolve_with};
+use qlaunch_shared::model::Survey;
 use qlaunch_shared::protocol::Level;
 use qlaunch_shared::recipe::{Recipe, load_recipe};
 
@@ -22,9 +22,27 @@ pub struct PlanArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeChoice,
+    #[command(flatten)]
+    pub groups: GroupChoice,
     /// Largest size of one safetensors file, as in `10GB` or `2GiB`.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_shard_size: Option<u64>,
+}
+
+/// What becomes of linears that serving engines fuse, where the recipe gives them different numerics.
+#[derive(Debug, Args)]
+pub struct GroupChoice {
+    /// Gives all members of a fused group (q/k/v, gate/up) the numerics of the one with the most bits, instead of
+    /// refusing a recipe that mixes them.
+    #[arg(long)]
+    pub fix_groups: bool,
+}
+
+impl GroupChoice {
+    /// What becomes of mixed groups.
+    pub const fn mixed(&self) -> MixedGroups {
+        if self.fix_groups { MixedGroups::Fix } else { MixedGroups::Refuse }
+    }
 }
 
 /// Which recipe, and what is changed in it.
@@ -44,7 +62,7 @@ pub struct RecipeChoice {
 impl RecipeChoice {
     /// Loads the recipe.
     pub fn load(&self, around: &Surroundings) -> Result<Recipe> {
-        let library = library(around);
+        let library = library(around)?;
         let recipe = load_recipe(&library, &self.recipe, &self.overrides)?;
         match &self.kv_cache {
             Some(name) => recipe.with_kv_cache(&library, name),
@@ -55,12 +73,15 @@ impl RecipeChoice {
 
 /// Runs the command.
 pub fn run(args: &PlanArgs, context: &mut Context) -> Result<u8> {
-    let model = Model::open(&args.model)?;
+    let Survey { model, remarks } = Survey::of(&args.model)?;
     let recipe = args.recipe.load(&context.around)?;
     for text in &recipe.notes {
         context.screen.say(&note(Level::Info, text));
     }
-    let plan = resolve(&model, Some(&recipe), args.max_shard_size.unwrap_or(SHARD_BYTES))?.plan;
+    let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
+    let aims = Aims { shard_bytes, mixed_groups: args.groups.mixed() };
+    let mut plan = resolve_with(&model, Some(&recipe), aims)?.asking_engines(&model).plan;
+    plan.notes.extend(remarks.into_iter().map(|text| Note::new(Level::Warning, Topic::Source, text)));
     match context.screen.json {
         true => context.screen.document(&plan)?,
         false => {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use qlaunch_shared::assign::resolve;
+use qlaunch_shared::assign::{Aims, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
     self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, TokenSource, VerdictKind,
@@ -11,12 +11,12 @@ use qlaunch_shared::protocol::{
 use qlaunch_shared::{Error, Result};
 
 use super::main::Context;
-use super::plan::RecipeChoice;
+use super::plan::{GroupChoice, RecipeChoice};
 use super::values::{count, numeric_path, size};
 use crate::config::{Overrides, Settings};
 use crate::plan::{PlannedJob, SHARD_BYTES, absolute};
 use crate::session::{Setup, Single, carry_out_single};
-use crate::ui::{Watch, bytes, coverage, note};
+use crate::ui::{Watch, bytes, coverage, note, warnings};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +31,8 @@ pub struct QuantizeArgs {
     model: PathBuf,
     #[command(flatten)]
     recipe: RecipeChoice,
+    #[command(flatten)]
+    groups: GroupChoice,
     /// Calibration data: .jsonl with `text`, .txt, or .npy of token ids. Weight-only recipes need none.
     #[arg(long, value_name = "FILE")]
     calib: Option<PathBuf>,
@@ -75,6 +77,9 @@ pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
     let job = job(args, context, settings.profile.threads)?;
     if let Some(plan) = &job.plan {
         context.screen.say(&format!("{} · {}", plan.recipe, coverage(plan)));
+        for warning in warnings(plan) {
+            context.screen.say(&warning);
+        }
     }
     for text in job.recipe_notes() {
         context.screen.say(&note(Level::Info, text));
@@ -94,7 +99,9 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
     let model = Model::open(&args.model)?;
     let recipe = args.recipe.load(&context.around)?;
     let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
-    let resolved = resolve(&model, Some(&recipe), shard_bytes)?;
+    let mixed_groups = args.groups.mixed();
+    let aims = Aims { shard_bytes, mixed_groups };
+    let resolved = resolve_with(&model, Some(&recipe), aims)?.asking_engines(&model);
     let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
     if needed && args.calib.is_none() {
         return Err(Error::usage(format!("the recipe `{}` needs calibration data", recipe.name))
@@ -113,7 +120,7 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
             run: "quantize".to_owned(),
             candidate: "quantize".to_owned(),
             model,
-            quantize: Some(Quantize { recipe, calibration, out, shard_bytes }),
+            quantize: Some(Quantize { recipe, mixed_groups, calibration, out, shard_bytes }),
             evaluate: None,
             resources: Resources { threads, numeric_path },
         },

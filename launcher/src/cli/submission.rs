@@ -14,7 +14,7 @@ use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
 use crate::plan::{Ingredients, PlannedRun, Script, expand, identity, render, run_name};
 use crate::session::Setup;
-use crate::ui::{coverage, parameters};
+use crate::ui::{coverage, parameters, warnings};
 
 /// A sweep made ready to run.
 #[derive(Debug)]
@@ -45,8 +45,9 @@ impl Submission {
             sweep: &sweep,
             file: &args.sweep,
             model: &model,
-            library: &library(around),
+            library: &library(around)?,
             threads: settings.profile.threads,
+            mixed_groups: args.groups.mixed(),
         })?;
         let identity = identity(&jobs, &model)?;
         let name = run_name(&sweep.name, &identity);
@@ -98,6 +99,7 @@ pub fn header(submission: &Submission) -> String {
         lines.push(format!("  {:width$}  {}", job.name, coverage(plan)));
         let notes = job.recipe_notes().iter();
         lines.extend(notes.map(|note| format!("  {:width$}  note: {note}", "")));
+        lines.extend(warnings(plan).map(|warning| format!("  {:width$}  {warning}", "")));
     }
     lines.join("\n")
 }

@@ -8,6 +8,7 @@ use qlaunch_shared::sweep::{Decision, Judgement, Portfolio, judge};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::main::Context;
+use super::plan::GroupChoice;
 use super::submission::{Submission, dry_run, header};
 use crate::session::{Carried, Setup, carry_out, entrants, now, write_portfolio};
 use crate::ui::{Watch, note, show_portfolio};
@@ -38,6 +39,8 @@ pub struct SubmitArgs {
     /// Runs everything again, what is done too.
     #[arg(long)]
     pub fresh: bool,
+    #[command(flatten)]
+    pub groups: GroupChoice,
     /// Answers every question with yes.
     #[arg(long)]
     pub yes: bool,
@@ -47,7 +50,8 @@ impl SubmitArgs {
     /// The command that goes on with the run.
     pub fn again(&self) -> String {
         let runs = self.runs.as_ref().map_or(String::new(), |runs| format!("--runs {} ", runs.display()));
-        format!("qlaunch submit --cluster {} {runs}{}", self.cluster, self.sweep.display())
+        let fix = if self.groups.fix_groups { "--fix-groups " } else { "" };
+        format!("qlaunch submit --cluster {} {runs}{fix}{}", self.cluster, self.sweep.display())
     }
 }
 

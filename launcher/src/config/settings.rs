@@ -30,6 +30,8 @@ pub struct Settings {
     pub runs: PathBuf,
     /// The worker binary, if it is not beside this program.
     pub worker: Option<PathBuf>,
+    /// Folder of recipes that goes before all others; [`super::library`] looks there.
+    pub recipes: Option<PathBuf>,
     /// Name of the cluster.
     pub cluster: String,
     /// How the cluster is used.
@@ -60,12 +62,14 @@ pub struct Profile {
 struct Written {
     runs: PathBuf,
     worker: Option<PathBuf>,
+    recipes: Option<PathBuf>,
     profile: Profile,
 }
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "runs",
     "worker",
+    "recipes",
     "clusters",
     "profile.kind",
     "profile.jobs",
@@ -94,6 +98,7 @@ impl Settings {
         Ok(Self {
             runs: absolute(written.runs, &around.project),
             worker: written.worker.map(|worker| absolute(worker, &around.project)),
+            recipes: written.recipes.map(|recipes| absolute(recipes, &around.project)),
             cluster: cluster.to_owned(),
             profile: written.profile,
             origins,
@@ -127,6 +132,9 @@ fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Ve
     let mut flags = Layer::empty("command line");
     if let Some(runs) = &overrides.runs {
         flags = flags.with("runs", runs.display().to_string());
+    }
+    if let Some(recipes) = &around.recipes {
+        flags = flags.with("recipes", recipes.display().to_string());
     }
     if let Some(threads) = overrides.threads {
         flags = flags.with("profile.threads", threads);

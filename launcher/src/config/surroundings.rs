@@ -14,11 +14,14 @@ pub struct Surroundings {
     pub executable: Option<PathBuf>,
     /// Variables whose names start with `QLAUNCH_`.
     pub variables: BTreeMap<String, String>,
+    /// The folder of recipes that the command line names.
+    pub recipes: Option<PathBuf>,
 }
 
 /// The environment variables that are read, with the setting that each one sets.
-pub const VARIABLES: [(&str, &str); 4] = [
+pub const VARIABLES: [(&str, &str); 5] = [
     ("QLAUNCH_RUNS", "runs"),
+    ("QLAUNCH_RECIPES", "recipes"),
     ("QLAUNCH_WORKER", "worker"),
     ("QLAUNCH_JOBS", "profile.jobs"),
     ("QLAUNCH_THREADS", "profile.threads"),
@@ -38,6 +41,7 @@ impl Surroundings {
             user: config.map(|config| config.join("qlaunch")),
             executable: std::env::current_exe().ok(),
             variables,
+            recipes: None,
         }
     }
 }

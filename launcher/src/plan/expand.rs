@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::{Plan, resolve};
+use qlaunch_shared::assign::{Aims, MixedGroups, Plan, resolve, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Quantize, Reference, Resources, RunFolder};
 use qlaunch_shared::recipe::{Library, load_recipe};
@@ -25,6 +25,8 @@ pub struct Ingredients<'a> {
     pub library: &'a Library,
     /// Threads of each job, if the sweep does not say.
     pub threads: Option<usize>,
+    /// What becomes of fused groups with mixed numerics.
+    pub mixed_groups: MixedGroups,
 }
 
 /// A run, ready to be carried out.
@@ -126,7 +128,9 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     if let Some(kv_cache) = &candidate.kv_cache {
         recipe = recipe.with_kv_cache(from.library, kv_cache)?;
     }
-    let resolved = resolve(from.model, Some(&recipe), SHARD_BYTES)?;
+    let mixed_groups = from.mixed_groups;
+    let aims = Aims { shard_bytes: SHARD_BYTES, mixed_groups };
+    let resolved = resolve_with(from.model, Some(&recipe), aims)?.asking_engines(from.model);
     let calibration = candidate.calibration.as_ref().or(from.sweep.calibration.as_ref());
     if let Some(own) = &candidate.calibration {
         check_data(own, from.file)?;
@@ -139,7 +143,7 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     }
     let calibration = calibration.map(Data::tokens).map(absolute_tokens).transpose()?;
     let name = Some(recipe.name.clone());
-    let quantize = Quantize { recipe, calibration, out: None, shard_bytes: SHARD_BYTES };
+    let quantize = Quantize { recipe, mixed_groups, calibration, out: None, shard_bytes: SHARD_BYTES };
     let spec = spec(&candidate.name, Some(quantize), from)?;
     Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
 }

@@ -1,9 +1,13 @@
 //! Plans as people read them: a line for each candidate, a table for each module.
 
 use anstyle::Style;
-use qlaunch_shared::assign::{ModuleKind, ModulePlan, Plan};
+use qlaunch_shared::assign::{FamilyCoverage, ModulePlan, Plan};
+use qlaunch_shared::audit::engines::{Answer, EngineVerdict};
+use qlaunch_shared::protocol::Level;
 
+use super::errors::note;
 use super::figures::{bytes, count, megabytes, parameters};
+use super::modules::groups;
 use super::table::{Column, Table};
 
 /// `56 of 57 linears NVFP4, lm_head bf16 · 7.62 MB (0.47×) · 6.2 bits · 2 patterns matched nothing`.
@@ -21,7 +25,18 @@ pub fn coverage(plan: &Plan) -> String {
         1 => words.push("1 pattern matched nothing".to_owned()),
         more => words.push(format!("{more} patterns matched nothing")),
     }
+    words.extend(served(plan));
     words.join(" · ")
+}
+
+/// Which serving engines will load the checkpoint, where they were asked and something is quantized.
+fn served(plan: &Plan) -> Option<String> {
+    if plan.engines.is_empty() || plan.coverage.formats.is_empty() {
+        return None;
+    }
+    let loading = plan.engines.iter().filter(|verdict| verdict.engine.is_server() && verdict.loads());
+    let names: Vec<&str> = loading.map(|verdict| verdict.engine.name()).collect();
+    Some(if names.is_empty() { "no serving engine loads it".to_owned() } else { names.join(", ") })
 }
 
 fn quantized(plan: &Plan) -> String {
@@ -61,7 +76,9 @@ pub fn show(plan: &Plan, width: Option<usize>) -> String {
         Column::right("source").rank(1),
     ]);
     for group in groups(&plan.modules) {
-        table.row(group, Style::new());
+        let ModulePlan { weight, input, output, .. } = group.like.clone();
+        let (bytes, source) = (count(group.bytes), count(group.source_bytes));
+        table.row(vec![group.name, weight, input, output, bytes, source], Style::new());
     }
     let totals = &plan.totals;
     let mut lines = vec![
@@ -77,86 +94,72 @@ pub fn show(plan: &Plan, width: Option<usize>) -> String {
             plan.assignment
         ),
     ];
-    let idle = plan.coverage.patterns.iter().filter(|pattern| pattern.enables && pattern.matched == 0);
-    lines.extend(idle.map(|pattern| format!("matched nothing: {}", pattern.pattern)));
-    lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
+    if plan.coverage.families.len() > 1 {
+        lines.push(families(&plan.coverage.families, width));
+    }
+    if !plan.coverage.patterns.is_empty() {
+        lines.push(patterns(plan, width));
+    }
+    if !plan.engines.is_empty() {
+        lines.push(engines(&plan.engines, width));
+    }
+    lines.extend(plan.notes.iter().map(|each| note(each.level, &each.text)));
     lines.join("\n")
 }
 
-/// Rows of modules that differ in their numbers only: `model.layers.{0..7}.mlp.up_proj`.
-fn groups(modules: &[ModulePlan]) -> Vec<Vec<String>> {
-    let mut groups: Vec<(String, &ModulePlan, Vec<usize>, u64, u64)> = Vec::new();
-    for module in modules.iter().filter(|module| module.bytes > 0 || module.kind != ModuleKind::Other) {
-        let (pattern, number) = numbered(&module.name);
-        let same = groups.iter_mut().find(|(other, first, ..)| {
-            *other == pattern
-                && (&first.weight, &first.input, &first.output)
-                    == (&module.weight, &module.input, &module.output)
+/// Warnings of a plan, a line each.
+pub fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
+    let loud = plan.notes.iter().filter(|each| each.level == Level::Warning);
+    loud.map(|each| note(each.level, &each.text))
+}
+
+/// Each part of the model and what its modules are stored in.
+fn families(families: &[FamilyCoverage], width: Option<usize>) -> String {
+    let mut table =
+        Table::new(vec![Column::left("part"), Column::right("modules"), Column::left("numerics")]);
+    for family in families {
+        let numerics = family.numerics.iter().map(|(name, number)| match family.numerics.len() {
+            1 => name.clone(),
+            _ => format!("{} {name}", count(*number as u64)),
         });
-        match same {
-            Some((_, _, numbers, bytes, source)) => {
-                numbers.extend(number);
-                *bytes += module.bytes;
-                *source += module.source_bytes;
-            }
-            None => {
-                groups.push((
-                    pattern,
-                    module,
-                    number.into_iter().collect(),
-                    module.bytes,
-                    module.source_bytes,
-                ));
-            }
-        }
+        let row = vec![
+            family.family.name().to_owned(),
+            count(family.modules as u64),
+            numerics.collect::<Vec<_>>().join(", "),
+        ];
+        table.row(row, Style::new());
     }
-    groups
-        .into_iter()
-        .map(|(pattern, first, numbers, bytes, source)| {
-            let name = match numbers.is_empty() {
-                true => pattern,
-                false => pattern.replacen('#', &ranges(&numbers), 1),
-            };
-            let (weight, input, output) = (first.weight.clone(), first.input.clone(), first.output.clone());
-            vec![name, weight, input, output, count(bytes), count(source)]
-        })
-        .collect()
+    format!("\n{}", table.draw(width).text)
 }
 
-/// A name with its first number taken out.
-fn numbered(name: &str) -> (String, Option<usize>) {
-    let mut number = None;
-    let parts: Vec<&str> = name
-        .split('.')
-        .map(|part| match (number, part.parse::<usize>()) {
-            (None, Ok(found)) => {
-                number = Some(found);
-                "#"
-            }
-            _ => part,
-        })
-        .collect();
-    (parts.join("."), number)
+/// Each entry of the recipe and how many quantizers it reached.
+fn patterns(plan: &Plan, width: Option<usize>) -> String {
+    let mut table =
+        Table::new(vec![Column::left("pattern"), Column::left("sets"), Column::right("quantizers")]);
+    for reach in &plan.coverage.patterns {
+        let matched = match reach.matched {
+            0 if reach.enables => "none".to_owned(),
+            matched => count(matched as u64),
+        };
+        let sets = if reach.enables { "on" } else { "off" };
+        table.row(vec![reach.pattern.clone(), sets.to_owned(), matched], Style::new());
+    }
+    format!("\n{}\n", table.draw(width).text)
 }
 
-/// Numbers as ranges: `{0-3,5}`.
-fn ranges(numbers: &[usize]) -> String {
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *number => *last = *number,
-            _ => ranges.push((*number, *number)),
-        }
+/// What each engine will do, and by which rule it refuses.
+fn engines(verdicts: &[EngineVerdict], width: Option<usize>) -> String {
+    let mut table =
+        Table::new(vec![Column::left("engine"), Column::left("loads"), Column::left("rule").rank(1)]);
+    for verdict in verdicts {
+        let (loads, rule) = match &verdict.answer {
+            Answer::Loads => ("yes", String::new()),
+            Answer::Refuses { rule, evidence } => ("no", format!("{rule}: {}", evidence.join("; "))),
+            Answer::Unknown { why } => ("not known", why.clone()),
+        };
+        table.row(vec![verdict.named(), loads.to_owned(), rule], Style::new());
     }
-    let words: Vec<String> = ranges
-        .into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-        .collect();
-    if words.len() == 1 && !words[0].contains('-') {
-        words[0].clone()
-    } else {
-        format!("{{{}}}", words.join(","))
-    }
+    format!("\n{}\n", table.draw(width).text)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tests of a plan's looks.
 
-use qlaunch_shared::assign::{Coverage, PatternReach, Totals};
+use qlaunch_shared::assign::{Coverage, ModuleFamily, ModuleKind, Note, PatternReach, Topic, Totals};
+use qlaunch_shared::audit::engines::{Answer, Engine, EngineVerdict};
 
 use super::*;
 
@@ -31,6 +32,18 @@ fn plan() -> Plan {
         coverage: Coverage {
             linears: 6,
             formats: vec![("FP8".to_owned(), 4)],
+            families: vec![
+                FamilyCoverage {
+                    family: ModuleFamily::Experts,
+                    modules: 5,
+                    numerics: vec![("FP8".to_owned(), 4), ("bf16".to_owned(), 1)],
+                },
+                FamilyCoverage {
+                    family: ModuleFamily::Head,
+                    modules: 1,
+                    numerics: vec![("bf16".to_owned(), 1)],
+                },
+            ],
             patterns: vec![
                 reach("*", false, 0),
                 reach("*block_sparse_moe*", true, 0),
@@ -48,7 +61,11 @@ fn plan() -> Plan {
             compute: 0.25,
             parameters: 8_134_000,
         },
-        notes: vec!["look".to_owned()],
+        notes: vec![
+            Note::new(Level::Warning, Topic::Router, "routers are quantized"),
+            Note::new(Level::Info, Topic::Patterns, "look"),
+        ],
+        engines: Vec::new(),
     }
 }
 
@@ -62,7 +79,17 @@ fn a_plan_groups_layers_and_counts_what_matched_nothing() {
 
     general/ptq/fp8 · 4 of 6 linears FP8, 2 as they are, KV cache FP8 in 5 layers · 10.25 MB (0.63×) · 9.2 bits · 1 pattern matched nothing
     8.1 M parameters · 10,251,264 bytes exactly · 8.1 MB a token · compute 0.250 of bf16 · assignment 00ff
-    matched nothing: *block_sparse_moe*
+
+    part     modules  numerics
+    experts        5  4 FP8, 1 bf16
+    head           1  bf16
+
+    pattern             sets  quantizers
+    *                   off            0
+    *block_sparse_moe*  on          none
+    *weight*            on             6
+
+    warning: routers are quantized
     note: look
     ");
 }
@@ -74,4 +101,21 @@ fn a_single_unquantized_linear_is_named() {
     plan.coverage.patterns.clear();
     plan.coverage.kv_cache = None;
     assert_eq!(coverage(&plan), "4 of 6 linears FP8, lm_head bf16 · 10.25 MB (0.63×) · 9.2 bits");
+}
+
+#[test]
+fn engines_are_told_with_the_rule_that_refuses() {
+    let mut plan = plan();
+    let verdict = |engine: Engine, answer| EngineVerdict { engine, version: "1.0".to_owned(), answer };
+    let refuses = Answer::Refuses {
+        rule: "`quant_algo` must be FP8".to_owned(),
+        evidence: vec!["it is `INT8`".to_owned()],
+    };
+    plan.engines = vec![verdict(Engine::Vllm, Answer::Loads), verdict(Engine::Transformers, refuses)];
+    assert!(coverage(&plan).ends_with("1 pattern matched nothing · vLLM"), "{}", coverage(&plan));
+    let text = show(&plan, None);
+    assert!(text.contains("vLLM 1.0          yes"), "{text}");
+    assert!(text.contains("transformers 1.0  no     `quant_algo` must be FP8: it is `INT8`"), "{text}");
+    plan.engines.remove(0);
+    assert!(coverage(&plan).ends_with("no serving engine loads it"));
 }

@@ -61,7 +61,7 @@ fn is_block(value: &Value) -> bool {
     }
 }
 
-fn scalar(value: &Value) -> String {
+pub(super) fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) => word(text),
         Value::Array(items) => {
@@ -87,7 +87,7 @@ fn float(text: &str) -> String {
 }
 
 /// A word as it is where no reader could take it for anything else, in quotes otherwise.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let safe_start = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '/');
     let safe = text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./+*()|,' ".contains(c));
     let literal = matches!(

@@ -1,11 +1,12 @@
 //! Building the plan: a recipe against a model's headers.
 
-use std::collections::BTreeMap;
-
+use super::coverage::coverage;
+use super::notes::notes;
 use super::{
-    Assignment, Coverage, ModuleKind, ModulePlan, ModuleTensors, PatternReach, Plan, Totals,
-    checkpoint_layout, checkpoint_tensors,
+    Assignment, MixedGroups, ModuleKind, ModulePlan, ModuleTensors, Plan, Totals, checkpoint_layout,
+    checkpoint_tensors,
 };
+use crate::audit::engines::{Offered, engines};
 use crate::model::{Model, Module, ModuleRole};
 use crate::recipe::Recipe;
 use crate::{Error, Result};
@@ -23,21 +24,40 @@ pub struct Resolved {
     pub plan: Plan,
 }
 
+/// What a resolution aims at besides the recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aims {
+    /// Largest size of one safetensors file in bytes.
+    pub shard_bytes: u64,
+    /// What becomes of fused groups with mixed numerics.
+    pub mixed_groups: MixedGroups,
+}
+
 /// Resolves a recipe against a model; `None` is the model as it is.
 ///
 /// # Errors
 /// As [`Assignment::resolve`]; recipes of another type than `ptq` are refused.
 pub fn resolve(model: &Model, recipe: Option<&Recipe>, shard_bytes: u64) -> Result<Resolved> {
-    let (assignment, reach) = match recipe {
-        Some(recipe) => {
-            let (assignment, reach) = Assignment::resolve(quantize_config(recipe)?, model)
-                .map_err(|e| e.context(format!("recipe `{}`", recipe.name)))?;
-            (Some(assignment), reach)
-        }
-        None => (None, Vec::new()),
+    resolve_with(model, recipe, Aims { shard_bytes, mixed_groups: MixedGroups::Refuse })
+}
+
+/// Resolves a recipe against a model with every choice spelt out; `None` is the model as it is.
+///
+/// # Errors
+/// As [`Assignment::resolve`]; recipes of another type than `ptq` are refused.
+pub fn resolve_with(model: &Model, recipe: Option<&Recipe>, aims: Aims) -> Result<Resolved> {
+    let resolution = recipe
+        .map(|recipe| {
+            Assignment::settle(quantize_config(recipe)?, model, aims.mixed_groups)
+                .map_err(|e| e.context(format!("recipe `{}`", recipe.name)))
+        })
+        .transpose()?;
+    let (assignment, reach, changes) = match resolution {
+        Some(found) => (Some(found.assignment), found.reach, found.changes),
+        None => (None, Vec::new(), Vec::new()),
     };
     let tensors = checkpoint_tensors(model, assignment.as_ref())?;
-    let layout = checkpoint_layout(&tensors, shard_bytes)?;
+    let layout = checkpoint_layout(&tensors, aims.shard_bytes)?;
     // The model as it is gets no new files: its size is the source's.
     let bytes = if assignment.is_some() { layout.bytes() } else { model.files.bytes() };
     let totals = Totals::of(model, assignment.as_ref(), &tensors, bytes);
@@ -47,12 +67,22 @@ pub fn resolve(model: &Model, recipe: Option<&Recipe>, shard_bytes: u64) -> Resu
     let plan = Plan {
         recipe: recipe.map_or_else(|| model.config.dtype.name().to_lowercase(), |recipe| recipe.name.clone()),
         assignment: assignment.as_ref().map_or_else(|| "none".to_owned(), Assignment::hash),
-        notes: notes(model, &coverage),
+        notes: notes(model, assignment.as_ref(), &coverage, &changes),
         modules,
         coverage,
         totals,
+        engines: Vec::new(),
     };
     Ok(Resolved { assignment, tensors, layout, plan })
+}
+
+impl Resolved {
+    /// Asks every engine what it will do with the checkpoint, and adds the answers to the plan.
+    #[must_use]
+    pub fn asking_engines(mut self, model: &Model) -> Self {
+        self.plan.engines = engines(&Offered::planned(model, &self));
+        self
+    }
 }
 
 /// The plan of a recipe on a model, from headers alone.
@@ -107,55 +137,18 @@ fn cache_format(assignment: Option<&Assignment>, part: &Module) -> Option<String
     Some(numerics.format.name().to_owned())
 }
 
-fn coverage(model: &Model, assignment: Option<&Assignment>, patterns: Vec<PatternReach>) -> Coverage {
-    let linears: Vec<(usize, &Module)> =
-        model.modules.iter().enumerate().filter(|(_, m)| m.is_linear()).collect();
-    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
-    let mut unquantized = Vec::new();
-    for (module, part) in &linears {
-        match assignment.and_then(|a| a.linear(*module)).and_then(|linear| linear.algorithm().name()) {
-            Some(name) => *counts.entry(name).or_default() += 1,
-            None => unquantized.push(part.name.clone()),
-        }
-    }
-    let mut formats: Vec<(String, usize)> =
-        counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
-    formats.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let kv_cache =
-        assignment.and_then(|a| Some((a.caches.first()?.key.format.name().to_owned(), a.caches.len())));
-    Coverage { linears: linears.len(), formats, patterns, unquantized, kv_cache }
-}
-
-fn notes(model: &Model, coverage: &Coverage) -> Vec<String> {
-    let mut notes = Vec::new();
-    let idle = coverage.patterns.iter().filter(|p| p.enables && p.matched == 0).count();
-    if idle > 0 {
-        notes.push(format!(
-            "{idle} enabling pattern(s) of built-in units matched nothing (made for other families)"
-        ));
-    }
-    let head = model.modules.iter().find(|module| module.name == "lm_head");
-    if head
-        .is_some_and(|_| coverage.linears > 0 && !coverage.unquantized.iter().any(|name| name == "lm_head"))
-        && !coverage.formats.is_empty()
-    {
-        notes
-            .push("the output head is quantized: few recipes do that, and accuracy often suffers".to_owned());
-    }
-    if !model.strangers.is_empty() {
-        notes.push(format!(
-            "{} tensor(s) belong to no known module and are carried over unchanged, `{}` first",
-            model.strangers.len(),
-            model.strangers[0]
-        ));
-    }
-    notes
-}
-
 fn quantize_config(recipe: &Recipe) -> Result<&crate::recipe::QuantizeConfig> {
     recipe.quantize().ok_or_else(|| {
-        Error::input(format!("`{}` is no PTQ recipe, and only those can be run", recipe.name))
+        let (why, hint) = match recipe.metadata.recipe_type.is_speculative() {
+            true => ("it trains a draft model, which is not done here", "use ModelOpt to train it"),
+            false => (
+                "it asks for a search for the best format of each layer, which is not done here yet",
+                "put the formats to choose from into a sweep file, as candidates",
+            ),
+        };
+        let name = recipe.metadata.recipe_type.name();
+        Error::input(format!("`{}` is of type `{name}` and cannot be run: {why}", recipe.name))
             .key("metadata.recipe_type")
-            .hint("`qlaunch recipe list` shows the types")
+            .hint(format!("{hint}; `qlaunch recipe list` shows recipes of type `ptq`"))
     })
 }

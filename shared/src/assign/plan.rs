@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{ModuleFamily, Note};
+use crate::audit::engines::EngineVerdict;
+
 /// What one recipe will do to one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -15,8 +18,11 @@ pub struct Plan {
     pub coverage: Coverage,
     /// The checkpoint in figures.
     pub totals: Totals,
-    /// What a person should know before it runs.
-    pub notes: Vec<String>,
+    /// What a person should know before it runs, warnings first.
+    pub notes: Vec<Note>,
+    /// What each engine will do with the checkpoint; empty where it was not asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineVerdict>,
 }
 
 /// One module with weights.
@@ -57,12 +63,26 @@ pub struct Coverage {
     pub linears: usize,
     /// Linear modules by weight and input numerics, most frequent first: `("NVFP4 × NVFP4", 56)`.
     pub formats: Vec<(String, usize)>,
+    /// Linears and embeddings of each part of the model, and their numerics.
+    #[serde(default)]
+    pub families: Vec<FamilyCoverage>,
     /// Each entry of the recipe in order.
     pub patterns: Vec<PatternReach>,
     /// Names of linear modules that stay as they are.
     pub unquantized: Vec<String>,
     /// Numerics of the KV cache, and how many attention modules have it.
     pub kv_cache: Option<(String, usize)>,
+}
+
+/// What becomes of one part of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyCoverage {
+    /// The part.
+    pub family: ModuleFamily,
+    /// Its modules.
+    pub modules: usize,
+    /// Modules by weight and input numerics, most frequent first; what is not quantized has the model's dtype.
+    pub numerics: Vec<(String, usize)>,
 }
 
 /// How far one entry of a recipe reached.

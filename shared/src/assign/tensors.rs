@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Assignment;
-use super::assignment::Amax;
+use super::assignment::{Amax, Smoothing};
 use crate::checkpoint::{DType, Layout, PlannedTensor};
-use crate::model::{Model, Module, ModuleRole};
+use crate::model::{Model, Module, ModuleRole, Part, Projection};
+use crate::numerics::{Format, StoredPart};
 use crate::{Error, Result};
 
 /// The tensors of one module of a checkpoint.
@@ -60,9 +61,25 @@ fn module_tensors(
     let mut tensors = Vec::new();
     match (part.role, assignment.and_then(|a| a.linear(module))) {
         (ModuleRole::Linear { rows, columns, .. }, Some(linear)) => {
-            let parts = linear.weight.weight_parts(rows, columns);
-            tensors.extend(parts.into_iter().map(|p| named(p.suffix, p.dtype, p.shape)));
-            tensors.extend(linear.input.map(|_| scalar("input_scale")));
+            let dtype = model.config.dtype;
+            let parts = linear.weight.weight_parts(rows, columns, dtype);
+            let is_cut_out =
+                matches!(part.part, Part::Expert(_)) && part.projection != Some(Projection::Down);
+            let shape = |p: &StoredPart| match (linear.weight, &p.shape[..], p.suffix) {
+                // ModelOpt cuts the squares of gate and up out of a fused tensor's, and does not squeeze them afterwards.
+                (Format::Fp8Block { .. }, [], "weight_scale") if is_cut_out => vec![1; 4],
+                _ => p.shape.clone(),
+            };
+            tensors.extend(parts.iter().map(|p| named(p.suffix, p.dtype, shape(p))));
+            if linear.smoothing == Smoothing::Stored {
+                tensors.push(named("pre_quant_scale", dtype, vec![columns]));
+            }
+            if let Some(rank) = linear.low_rank {
+                tensors.push(named("weight_quantizer._svdquant_lora_a", dtype, vec![rank, columns]));
+                tensors.push(named("weight_quantizer._svdquant_lora_b", dtype, vec![rows, rank]));
+            }
+            let stored = linear.input.filter(|input| input.amax != Amax::Dynamic);
+            tensors.extend(stored.map(|_| scalar("input_scale")));
         }
         _ => tensors.push(as_it_is(model.weight(part).ok_or_else(|| missing(model, part))?)),
     }

@@ -104,7 +104,9 @@ fn mixed_numerics_in_a_fused_group_are_refused_with_the_group_named() {
         { "quantizer_name": "*q_proj*input_quantizer", "cfg": fp8() },
     ]))
     .unwrap_err();
-    assert!(error.message.contains("q/k/v group of layer 0"), "{error}");
+    assert!(error.message.contains("q/k/v group of `model.layers.0.self_attn`"), "{error}");
+    assert!(error.message.contains("`q_proj` FP8, `k_proj` as it is, `v_proj` as it is"), "{error}");
+    assert!(error.hint.as_deref().unwrap_or_default().contains("--fix-groups"), "{error}");
 }
 
 #[test]
@@ -116,6 +118,21 @@ fn numerics_without_a_codec_are_refused_by_quantizer() {
     .unwrap_err();
     assert!(error.message.contains("no codec for"), "{error}");
     assert!(error.place.key.as_deref().unwrap_or_default().ends_with("_quantizer"), "{error}");
+}
+
+#[test]
+fn a_calibrator_that_no_algorithm_reads_is_refused_and_not_taken_for_max() {
+    let with = |calibrator: &str| {
+        own(json!([
+            {"quantizer_name": "*", "enable": false},
+            {"quantizer_name": "*mlp*weight_quantizer", "cfg": {"num_bits": [4, 3]}},
+            {"quantizer_name": "*mlp*input_quantizer", "cfg": {"num_bits": [4, 3], "calibrator": calibrator}},
+        ]))
+    };
+    assert!(with("max").is_ok());
+    let error = with("histogram").unwrap_err();
+    assert!(error.message.contains("a `calibrator` other than `max`"), "{error}");
+    assert!(error.place.key.is_some_and(|key| key.ends_with("input_quantizer")));
 }
 
 #[test]

@@ -8,16 +8,20 @@ impl Totals {
     /// Figures of a checkpoint with these tensors, whose files have `bytes` in all.
     pub fn of(model: &Model, assignment: Option<&Assignment>, tensors: &[ModuleTensors], bytes: u64) -> Self {
         let source_bytes = model.files.bytes();
-        let (mut stored_bits, mut elements, mut products) = (0.0, 0.0, 0.0);
-        let mut active = 0;
+        let (mut stored_bits, mut elements, mut multiplied, mut products) = (0.0, 0.0, 0.0, 0.0);
+        let mut active = 0.0;
+        // Both stand in module order.
+        let mut rest = tensors.iter().peekable();
         for (module, part) in model.modules.iter().enumerate() {
-            let own = tensors.iter().find(|t| t.module == Some(module)).map_or(&[][..], |t| &t.tensors);
-            active += active_bytes(model, part, own);
+            let own = rest.next_if(|own| own.module == Some(module)).map_or(&[][..], |own| &own.tensors);
+            let share = share_per_token(model, part);
+            active += active_bytes(model, part, own) as f64 * share;
             if let ModuleRole::Linear { rows, columns, .. } = part.role {
                 let count = (rows * columns) as f64;
                 elements += count;
+                multiplied += count * share;
                 stored_bits += 8.0 * weight_bytes(model, part, own) as f64;
-                products += count * bits_per_multiply(model.config.dtype, assignment, module);
+                products += share * count * bits_per_multiply(model.config.dtype, assignment, module);
             }
         }
         Self {
@@ -25,11 +29,19 @@ impl Totals {
             source_bytes,
             ratio: bytes as f64 / source_bytes as f64,
             effective_bits: stored_bits / elements,
-            active_bytes_per_token: active,
+            active_bytes_per_token: active.round() as u64,
             // bf16 × bf16 is the unit.
-            compute: products / (elements * 256.0),
+            compute: products / (multiplied * 256.0),
             parameters: model.parameters(),
         }
+    }
+}
+
+/// Which share of the tokens goes through a module: routed experts see theirs only.
+fn share_per_token(model: &Model, part: &Module) -> f64 {
+    match (&model.config.experts, part.expert()) {
+        (Some(experts), Some(_)) => experts.per_token as f64 / experts.count as f64,
+        _ => 1.0,
     }
 }
 

@@ -2,62 +2,66 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::gates::{Findings, Subject};
-use crate::checkpoint::DType;
-use crate::model::Module;
-use crate::recipe::fnmatch;
+use crate::assign::ModuleTensors;
+use crate::checkpoint::{Declared, PlannedTensor};
+
+const UNQUANTIZED: &str = "unquantized";
 
 pub(super) fn check(subject: &Subject<'_>) -> Findings {
     let mut findings = Findings::default();
+    let declared = match Declared::open(&subject.files.folder, &subject.config) {
+        Ok(declared) => declared,
+        Err(error) => {
+            findings.fault(error.to_string());
+            None
+        }
+    };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let linears = subject.source.modules.iter().enumerate().filter(|(_, module)| module.is_linear());
-    for (module, part) in linears.filter(|(_, part)| !subject.source.is_tied_head(part)) {
-        let planned = subject.resolved.assignment.as_ref().and_then(|a| a.linear(module));
-        let planned = planned.and_then(|linear| linear.algorithm().name()).unwrap_or("unquantized");
-        let found = observed(subject, part);
-        let declared = declared(subject, &part.name);
+    for own in &subject.resolved.tensors {
+        let Some(part) = own.module.map(|module| &subject.source.modules[module]) else { continue };
+        if !part.is_linear() {
+            continue;
+        }
+        let planned = own.module.and_then(|module| subject.resolved.assignment.as_ref()?.linear(module));
+        let planned = planned.and_then(|linear| linear.algorithm().name()).unwrap_or(UNQUANTIZED);
+        let said = declared.as_ref().and_then(|declared| declared.algorithm(&part.name)?.name());
+        let said = said.unwrap_or(UNQUANTIZED);
+        let found = match differing(subject, own, &part.name) {
+            None => planned.to_owned(),
+            Some(tensor) => tensor,
+        };
         if found != planned {
             findings.fault(format!("`{}` is {found}, planned {planned}", part.name));
-        } else if declared != planned {
-            findings.fault(format!("`{}` is {found}, declared {declared}", part.name));
+        } else if said != planned {
+            findings.fault(format!("`{}` is {found}, declared {said}", part.name));
         }
         *counts.entry(found).or_default() += 1;
     }
     let counted: Vec<String> = counts.iter().map(|(name, count)| format!("{count} × {name}")).collect();
     findings.note(format!("linears: {}", counted.join(", ")));
-    if counts.keys().all(|name| name == "unquantized") {
+    if counts.keys().all(|name| name == UNQUANTIZED) {
         findings.fault("no linear is quantized");
     }
     findings
 }
 
-/// What the stored tensors of a linear are, by their dtypes and scales.
-fn observed(subject: &Subject<'_>, part: &Module) -> String {
-    let tensor =
-        |suffix: &str| subject.files.find(&format!("{}.{suffix}", part.name)).map(|(_, tensor)| tensor.dtype);
-    let scales = (tensor("weight_scale"), tensor("weight_scale_2"), tensor("input_scale"));
-    match (tensor("weight"), scales) {
-        (None, _) => "missing".to_owned(),
-        (Some(DType::F8E4M3), (Some(DType::F32), None, Some(DType::F32))) => "FP8".to_owned(),
-        (Some(DType::U8), (Some(DType::F8E4M3), Some(DType::F32), Some(DType::F32))) => "NVFP4".to_owned(),
-        (Some(DType::U8), (Some(DType::F8E4M3), Some(DType::F32), None)) => "W4A16_NVFP4".to_owned(),
-        (Some(dtype), (None, None, None)) if dtype == subject.source.config.dtype => "unquantized".to_owned(),
-        (Some(dtype), _) => format!("{dtype} with the wrong scales"),
+/// How the stored tensors of a linear differ from the planned ones, in few words.
+fn differing(subject: &Subject<'_>, own: &ModuleTensors, name: &str) -> Option<String> {
+    let suffix = |tensor: &PlannedTensor| tensor.name[name.len()..].trim_start_matches('.').to_owned();
+    for planned in &own.tensors {
+        match subject.files.find(&planned.name) {
+            None => return Some(format!("without its `{}`", suffix(planned))),
+            Some((_, found)) if (found.dtype, &found.shape) != (planned.dtype, &planned.shape) => {
+                return Some(format!("of `{}` {} {:?}", suffix(planned), found.dtype, found.shape));
+            }
+            Some(_) => {}
+        }
     }
-}
-
-/// What `quantization_config` says of a linear.
-fn declared(subject: &Subject<'_>, name: &str) -> String {
-    let Some(config) = subject.config.get("quantization_config") else { return "unquantized".to_owned() };
-    if let Some(layers) = config.get("quantized_layers").and_then(Value::as_object) {
-        let entry = layers.get(name).and_then(|entry| entry["quant_algo"].as_str());
-        return entry.unwrap_or("unquantized").to_owned();
-    }
-    let ignored = config["ignore"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    if ignored.into_iter().any(|pattern| fnmatch(name, pattern)) {
-        return "unquantized".to_owned();
-    }
-    config["quant_algo"].as_str().unwrap_or("nothing").to_owned()
+    const SCALES: [&str; 4] = ["weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"];
+    let is_planned = |scale: &str| own.tensors.iter().any(|planned| suffix(planned) == scale);
+    let stray = SCALES
+        .iter()
+        .find(|scale| !is_planned(scale) && subject.files.find(&format!("{name}.{scale}")).is_some());
+    stray.map(|scale| format!("with a stray `{scale}`"))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{coverage, metadata, scales, size, vision};
+use super::{coverage, engines, metadata, scales, size, vision};
 use crate::Result;
 use crate::assign::Resolved;
 use crate::checkpoint::CheckpointFiles;
@@ -12,7 +12,7 @@ use crate::model::{Model, read_json};
 use crate::protocol::{Verdict, VerdictKind};
 
 /// Names of the gates, in the order they are asked.
-pub const GATES: [&str; 5] = ["size", "coverage", "scales", "metadata", "vision"];
+pub const GATES: [&str; 6] = ["size", "coverage", "scales", "metadata", "vision", "engines"];
 
 /// What the gates look at.
 pub struct Subject<'a> {
@@ -46,6 +46,7 @@ impl<'a> Subject<'a> {
 pub(super) struct Findings {
     pub(super) evidence: Vec<String>,
     pub(super) faults: Vec<String>,
+    pub(super) doubts: Vec<String>,
 }
 
 impl Findings {
@@ -57,18 +58,34 @@ impl Findings {
         self.faults.push(reason.into());
     }
 
+    /// What leaves the question open, where no fault answers it.
+    pub(super) fn doubt(&mut self, reason: impl Into<String>) {
+        self.doubts.push(reason.into());
+    }
+
     /// Faults make a gate fail; the first of them are its evidence, the rest is counted.
     fn verdict(mut self, gate: &str) -> Verdict {
         const SHOWN: usize = 12;
-        let verdict = if self.faults.is_empty() { VerdictKind::Pass } else { VerdictKind::Fail };
+        let verdict = match (self.faults.is_empty(), self.doubts.is_empty()) {
+            (false, _) => VerdictKind::Fail,
+            (true, false) => VerdictKind::Indeterminate,
+            (true, true) => VerdictKind::Pass,
+        };
         let hidden = self.faults.len().saturating_sub(SHOWN);
         self.faults.truncate(SHOWN);
         self.evidence.extend(self.faults);
+        self.evidence.extend(self.doubts);
         if hidden > 0 {
             self.evidence.push(format!("… and {hidden} more"));
         }
         Verdict { gate: gate.to_owned(), verdict, evidence: self.evidence }
     }
+}
+
+/// Whether a gate's verdict leaves nothing to be measured. A checkpoint that no engine loads can still be told how good
+/// it would be.
+pub fn forbids_evaluation(verdict: &Verdict) -> bool {
+    verdict.verdict == VerdictKind::Fail && verdict.gate != "engines"
 }
 
 /// Asks every gate about a checkpoint.
@@ -87,7 +104,7 @@ pub fn audit(source: &Model, resolved: &Resolved, checkpoint: &Path) -> Vec<Verd
             return GATES.map(fail).to_vec();
         }
     };
-    let checks: [fn(&Subject<'_>) -> Findings; 5] =
-        [size::check, coverage::check, scales::check, metadata::check, vision::check];
+    let checks: [fn(&Subject<'_>) -> Findings; 6] =
+        [size::check, coverage::check, scales::check, metadata::check, vision::check, engines::check];
     GATES.iter().zip(checks).map(|(gate, check)| check(&subject).verdict(gate)).collect()
 }

@@ -3,10 +3,11 @@
 //! They read headers, configs and scales, never weights, and each says on what evidence it decides.
 
 mod coverage;
+pub mod engines;
 mod gates;
 mod metadata;
 mod scales;
 mod size;
 mod vision;
 
-pub use gates::{GATES, Subject, audit};
+pub use gates::{GATES, Subject, audit, forbids_evaluation};

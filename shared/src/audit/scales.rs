@@ -40,7 +40,10 @@ pub(super) fn check(subject: &Subject<'_>) -> Findings {
 
 fn is_scale(name: &str) -> bool {
     let suffix = name.rsplit('.').next().unwrap_or_default();
-    matches!(suffix, "weight_scale" | "weight_scale_2" | "input_scale" | "k_scale" | "v_scale")
+    matches!(
+        suffix,
+        "weight_scale" | "weight_scale_2" | "input_scale" | "pre_quant_scale" | "k_scale" | "v_scale"
+    )
 }
 
 /// The first scale that is not finite and positive, as a person writes it.
@@ -60,6 +63,20 @@ fn worst(header: &Header, tensor: &TensorEntry) -> Result<Option<String>> {
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .find(|scale| !(scale.is_finite() && *scale > 0.0))
                 .map(|scale| scale.to_string()),
+            // The 16-bit formats of factors on inputs; smoothing never turns a sign.
+            DType::BF16 | DType::F16 => piece[..now]
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|bytes| (u16::from_le_bytes(*bytes), tensor.dtype))
+                .find(|(bits, dtype)| {
+                    *bits == 0 || *bits >= if *dtype == DType::BF16 { 0x7f80 } else { 0x7c00 }
+                })
+                .map(|(bits, dtype)| format!("the {dtype} bits {bits:#06x}")),
+            // Powers of two: 0xff is NaN.
+            DType::U8 => {
+                piece[..now].iter().find(|&&code| code == 0xff).map(|_| "a scale that is NaN".to_owned())
+            }
             // E4M3: 0x7f is NaN, zero and the sign bit have no business in a scale.
             _ => piece[..now]
                 .iter()

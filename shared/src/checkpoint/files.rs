@@ -1,27 +1,15 @@
 //! The weights of a checkpoint folder: one safetensors file, or shards with an index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::{Header, TensorEntry, read_header};
+use super::{Header, TensorEntry, WeightIndex, read_header};
 use crate::{Error, Result};
 
 /// Name of the weights where they are one file.
 pub const SINGLE: &str = "model.safetensors";
 /// Name of the index where they are several.
 pub const INDEX: &str = "model.safetensors.index.json";
-
-/// `model.safetensors.index.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Index {
-    /// `total_size`, and whatever else a writer left there.
-    #[serde(default)]
-    pub(super) metadata: serde_json::Map<String, serde_json::Value>,
-    /// Tensor name → file name.
-    pub(super) weight_map: BTreeMap<String, String>,
-}
 
 /// All weight files of a checkpoint folder, headers only.
 #[derive(Debug, Clone)]
@@ -42,8 +30,8 @@ impl CheckpointFiles {
     pub fn open(folder: &Path) -> Result<Self> {
         let index_path = folder.join(INDEX);
         let single = folder.join(SINGLE);
-        if index_path.is_file() {
-            return Self::open_shards(folder, &index_path);
+        if let Some(index) = WeightIndex::read(folder)? {
+            return Self::open_shards(folder, &index, &index_path);
         }
         if single.is_file() {
             return Self::from_headers(folder, vec![read_header(&single)?]);
@@ -56,43 +44,29 @@ impl CheckpointFiles {
         })
     }
 
-    fn open_shards(folder: &Path, index_path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(index_path).map_err(|e| Error::io("read the index", index_path, &e))?;
-        let index: Index = serde_json::from_str(&text).map_err(|e| {
-            Error::input(format!("cannot understand the index: {e}"))
-                .at(index_path)
-                .line(e.line(), e.column())
-                .hint("fetch the file again")
-        })?;
-        let mut names: Vec<&String> = index.weight_map.values().collect();
-        names.sort();
-        names.dedup();
-        let mut headers = Vec::with_capacity(names.len());
-        for name in names {
-            if Path::new(name).components().count() != 1 {
-                return Err(Error::input(format!("the index names `{name}`, which is no plain file name"))
-                    .at(index_path)
-                    .hint("fetch the index again"));
-            }
-            headers.push(read_header(&folder.join(name))?);
-        }
+    fn open_shards(folder: &Path, index: &WeightIndex, index_path: &Path) -> Result<Self> {
+        let headers = index.files().into_iter().map(|name| read_header(&folder.join(name)));
+        let headers = headers.collect::<Result<Vec<Header>>>()?;
         let files = Self::from_headers(folder, headers)?;
-        for (tensor, file) in &index.weight_map {
+        for (tensor, file) in index.places() {
             let found = files.places.get(tensor).map(|&(f, _)| &files.headers[f].path);
             if found.is_none_or(|path| !path.ends_with(file)) {
                 return Err(Error::input(format!(
                     "the index places the tensor in `{file}`, which has it not"
                 ))
                 .at(index_path)
-                .key(tensor.as_str())
+                .key(tensor)
                 .hint("index and shards are of different downloads: fetch them again"));
             }
         }
         Ok(files)
     }
 
-    fn from_headers(folder: &Path, headers: Vec<Header>) -> Result<Self> {
+    /// The weights that headers tell of.
+    ///
+    /// # Errors
+    /// A tensor stands in two of them.
+    pub(crate) fn from_headers(folder: &Path, headers: Vec<Header>) -> Result<Self> {
         let mut places = HashMap::new();
         for (f, header) in headers.iter().enumerate() {
             for (t, tensor) in header.tensors.iter().enumerate() {

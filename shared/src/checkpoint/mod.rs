@@ -1,13 +1,17 @@
 //! Checkpoints on disk: safetensors headers, shards and index, layouts to be written, and the configs beside them.
 
+mod declared;
 mod dtype;
 mod files;
 mod header;
+mod index;
 mod layout;
 mod quantization;
 
+pub use declared::Declared;
 pub use dtype::DType;
 pub use files::{CheckpointFiles, INDEX, SINGLE};
 pub use header::{Header, TensorEntry, elements, read_header};
+pub use index::WeightIndex;
 pub use layout::{Layout, PlannedTensor, Shard};
-pub use quantization::{LayerAlgorithm, QuantizationConfig, collapse_excluded};
+pub use quantization::{CacheAlgorithm, LayerAlgorithm, QuantizationConfig, collapse_excluded};

@@ -1,10 +1,10 @@
-//! `config.json` of a dense decoder, in the older and the current spelling of transformers.
+//! `config.json` of a decoder, in the older and the current spelling of transformers.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Family, Rope};
+use super::{Experts, Family, Rope};
 use crate::checkpoint::DType;
 use crate::{Error, Result};
 
@@ -39,8 +39,10 @@ pub struct ModelConfig {
     pub dtype: DType,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the MLP.
+    /// Width of the MLP; of an expert where the family has no MLP.
     pub intermediate_size: usize,
+    /// Routed experts, which some or all layers have in place of an MLP.
+    pub experts: Option<Experts>,
     /// Decoder layers.
     pub layers: usize,
     /// Query heads.
@@ -152,6 +154,11 @@ pub fn read_json(folder: &Path) -> Result<(PathBuf, Map<String, Value>)> {
 }
 
 impl ModelConfig {
+    /// The experts of a decoder layer, where it has them.
+    pub fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        self.experts.as_ref().filter(|experts| experts.layers.get(layer) == Some(&true))
+    }
+
     /// Understands a `config.json`.
     ///
     /// # Errors
@@ -162,7 +169,12 @@ impl ModelConfig {
         let family = Family::of(&fields)?;
         let heads = fields.required_count("num_attention_heads")?;
         let hidden_size = fields.required_count("hidden_size")?;
-        let kv_heads = fields.count("num_key_value_heads")?.unwrap_or_else(|| family.default_kv_heads(heads));
+        let kv_heads = match fields.count("num_key_value_heads")? {
+            Some(kv_heads) => kv_heads,
+            // A null is not the same as an absent key.
+            None if fields.map.contains_key("num_key_value_heads") => heads,
+            None => family.default_kv_heads(heads),
+        };
         if heads % kv_heads != 0 {
             return Err(fields.error(
                 "num_key_value_heads",
@@ -189,6 +201,7 @@ impl ModelConfig {
             dtype: dtype(&fields)?,
             hidden_size,
             intermediate_size: fields.required_count("intermediate_size")?,
+            experts: Experts::parse(&fields, family, layers)?,
             layers,
             heads,
             kv_heads,
@@ -197,7 +210,7 @@ impl ModelConfig {
             max_positions,
             norm_epsilon: fields.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             activation: activation(&fields)?,
-            rope: Rope::parse(&fields, max_positions)?,
+            rope: Rope::parse(&fields, family, max_positions)?,
             windows: windows(&fields, family, layers)?,
             biases: biases(&fields, family)?,
             tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -223,10 +236,11 @@ fn biases(fields: &Fields<'_>, family: Family) -> Result<Biases> {
     let attention = fields.flag("attention_bias")?.unwrap_or(false);
     let mlp = fields.flag("mlp_bias")?.unwrap_or(false);
     Ok(match family {
+        Family::Other => Biases { qkv: false, output: false, mlp: false },
         Family::Llama => Biases { qkv: attention, output: attention, mlp },
-        Family::Qwen3 => Biases { qkv: attention, output: attention, mlp: false },
+        Family::Qwen3 | Family::Qwen3Moe => Biases { qkv: attention, output: attention, mlp: false },
         Family::Qwen2 => Biases { qkv: true, output: false, mlp: false },
-        Family::Mistral => Biases { qkv: false, output: false, mlp: false },
+        Family::Mistral | Family::Mixtral => Biases { qkv: false, output: false, mlp: false },
     })
 }
 
@@ -247,14 +261,21 @@ fn window(fields: &Fields<'_>) -> Result<Option<usize>> {
 /// Which layers see a window only: `layer_types` where it is given, else the family's own rule.
 fn windows(fields: &Fields<'_>, family: Family, layers: usize) -> Result<Vec<Option<usize>>> {
     let width = match family {
-        Family::Llama => None,
+        Family::Llama | Family::Other => None,
         Family::Mistral => window(fields)?,
-        Family::Qwen2 | Family::Qwen3 if fields.flag("use_sliding_window")?.unwrap_or(false) => {
+        Family::Mixtral => fields.count("sliding_window")?,
+        Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe
+            if fields.flag("use_sliding_window")?.unwrap_or(false) =>
+        {
             window(fields)?
         }
-        Family::Qwen2 | Family::Qwen3 => None,
+        Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => None,
     };
     let Some(width) = width else { return Ok(vec![None; layers]) };
+    if matches!(family, Family::Qwen3Moe | Family::Mixtral) {
+        // Neither reads `layer_types` or `max_window_layers`.
+        return Ok(vec![Some(width); layers]);
+    }
     if let Some(types) = fields.get("layer_types").and_then(Value::as_array) {
         if types.len() < layers {
             return Err(fields.error("layer_types", format!("{} types for {layers} layers", types.len())));
@@ -263,8 +284,8 @@ fn windows(fields: &Fields<'_>, family: Family, layers: usize) -> Result<Vec<Opt
         return Ok(types[..layers].iter().map(sliding).collect());
     }
     let first = match family {
-        Family::Mistral | Family::Llama => 0,
-        Family::Qwen2 | Family::Qwen3 => {
+        Family::Mistral | Family::Mixtral | Family::Llama | Family::Other => 0,
+        Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => {
             fields.get("max_window_layers").and_then(Value::as_u64).map_or(28, |n| n as usize)
         }
     };

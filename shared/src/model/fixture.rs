@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::config::ModelConfig;
-use super::{ModuleRole, modules_of};
+use super::modules_of;
 use crate::checkpoint::{DType, Layout, PlannedTensor};
 
 /// `config.json` of two layers, hidden 32, MLP 64, two heads of 16 on one KV head, vocabulary 48.
@@ -18,6 +18,34 @@ pub(crate) fn config() -> Value {
     })
 }
 
+/// `config.json` of a Qwen3-MoE of the same sizes: three experts of width 24, two for each token.
+pub(crate) fn qwen3_moe() -> Value {
+    let mut config = config();
+    let entries = json!({
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "head_dim": 16, "num_experts": 3,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": true
+    });
+    merge(&mut config, entries);
+    config
+}
+
+/// `config.json` of a Mixtral of the same sizes: three experts of width 64, two for each token.
+pub(crate) fn mixtral() -> Value {
+    let mut config = config();
+    let entries = json!({
+        "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 3,
+        "num_experts_per_tok": 2
+    });
+    merge(&mut config, entries);
+    config
+}
+
+fn merge(config: &mut Value, entries: Value) {
+    if let (Value::Object(config), Value::Object(entries)) = (config, entries) {
+        config.extend(entries);
+    }
+}
+
 /// Writes a model folder for a config.
 pub(crate) fn write(folder: &Path, config: &Value) {
     let path = folder.join("config.json");
@@ -25,13 +53,7 @@ pub(crate) fn write(folder: &Path, config: &Value) {
     let parsed = ModelConfig::parse(&path, config.as_object().unwrap()).unwrap();
     let mut tensors = Vec::new();
     for module in modules_of(&parsed) {
-        let shape = match module.role {
-            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => {
-                vec![rows, columns]
-            }
-            ModuleRole::Norm { width } => vec![width],
-            ModuleRole::Attention => continue,
-        };
+        let Some(shape) = module.role.weight_shape() else { continue };
         if !(parsed.tied && module.name == "lm_head") {
             tensors.push(PlannedTensor {
                 name: format!("{}.weight", module.name),
@@ -40,7 +62,12 @@ pub(crate) fn write(folder: &Path, config: &Value) {
             });
         }
     }
-    let layout = Layout::plan(&tensors, u64::MAX, &Default::default()).unwrap();
+    write_tensors(folder, &tensors);
+}
+
+/// Writes weights of zeros.
+pub(crate) fn write_tensors(folder: &Path, tensors: &[PlannedTensor]) {
+    let layout = Layout::plan(tensors, u64::MAX, &Default::default()).unwrap();
     let shard = &layout.shards[0];
     let mut bytes = shard.header.clone();
     bytes.resize(shard.bytes as usize, 0);

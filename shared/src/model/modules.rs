@@ -1,16 +1,25 @@
-//! The modules of a decoder in the order that PyTorch walks them, and which of them share one input.
+//! What a module of a decoder is: its name, its tensors' shapes, and which modules read the same input.
 
-use super::ModelConfig;
+use std::sync::Arc;
+
+use super::{Part, Projection};
 
 /// A module that owns tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// Full name, as in `model.layers.0.self_attn.q_proj`.
+    /// Full name in checkpoints, as in `model.layers.0.self_attn.q_proj`; that of an expert's linear names the expert, as
+    /// in `model.layers.0.mlp.experts.3.gate_proj`.
     pub name: String,
     /// What it does.
     pub role: ModuleRole,
     /// Decoder layer that it belongs to.
     pub layer: Option<usize>,
+    /// Part of the decoder that it belongs to.
+    pub part: Part,
+    /// Which projection of its part it is, where it is one.
+    pub projection: Option<Projection>,
+    /// What transformers calls the module that holds all experts of the layer, where this belongs to one of them.
+    pub container: Option<Arc<str>>,
 }
 
 /// What a module does.
@@ -42,12 +51,18 @@ pub enum ModuleRole {
 }
 
 /// Linears of one layer that read the same input; serving engines fuse them into one matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FusedGroup {
     /// q_proj, k_proj, v_proj.
     Qkv,
     /// gate_proj, up_proj.
     GateUp,
+    /// gate_proj and up_proj of this routed expert.
+    Expert(u32),
+    /// in_proj_qkv, in_proj_z of linear attention.
+    LinearInputs,
+    /// in_proj_a, in_proj_b of linear attention.
+    LinearGates,
 }
 
 impl FusedGroup {
@@ -56,57 +71,39 @@ impl FusedGroup {
         match self {
             Self::Qkv => "q/k/v",
             Self::GateUp => "gate/up",
+            Self::Expert(_) => "expert's gate/up",
+            Self::LinearInputs => "in_proj_qkv/z",
+            Self::LinearGates => "in_proj_a/b",
+        }
+    }
+}
+
+impl ModuleRole {
+    /// A linear of `rows` outputs and `columns` inputs that shares its input with nobody.
+    pub const fn linear(rows: usize, columns: usize) -> Self {
+        Self::Linear { rows, columns, group: None }
+    }
+
+    /// Shape of the weight; `None` where there is none.
+    pub fn weight_shape(self) -> Option<Vec<usize>> {
+        match self {
+            Self::Linear { rows, columns, .. } | Self::Embedding { rows, columns } => {
+                Some(vec![rows, columns])
+            }
+            Self::Norm { width } => Some(vec![width]),
+            Self::Attention => None,
         }
     }
 }
 
 impl Module {
-    /// Whether it is a linear.
+    /// A module that is no projection and belongs to no expert.
+    pub fn new(name: impl Into<String>, role: ModuleRole, part: Part) -> Self {
+        Self { name: name.into(), role, layer: None, part, projection: None, container: None }
+    }
+
+    /// Whether it is a linear; routers are, in the forward pass.
     pub const fn is_linear(&self) -> bool {
         matches!(self.role, ModuleRole::Linear { .. })
     }
-}
-
-/// All modules of a model, attentions included, in PyTorch's order.
-pub fn modules_of(config: &ModelConfig) -> Vec<Module> {
-    let embedding = ModuleRole::Embedding { rows: config.vocabulary, columns: config.hidden_size };
-    let head = ModuleRole::Linear { rows: config.vocabulary, columns: config.hidden_size, group: None };
-    let norm = ModuleRole::Norm { width: config.hidden_size };
-    let mut modules = vec![Module { name: "model.embed_tokens".to_owned(), role: embedding, layer: None }];
-    for layer in 0..config.layers {
-        modules.extend(layer_modules(config, layer));
-    }
-    modules.push(Module { name: "model.norm".to_owned(), role: norm, layer: None });
-    modules.push(Module { name: "lm_head".to_owned(), role: head, layer: None });
-    modules
-}
-
-fn layer_modules(config: &ModelConfig, layer: usize) -> Vec<Module> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let linear = |rows, columns, group| ModuleRole::Linear { rows, columns, group };
-    let mut parts = vec![
-        ("self_attn", ModuleRole::Attention),
-        ("self_attn.q_proj", linear(query, hidden, Some(FusedGroup::Qkv))),
-        ("self_attn.k_proj", linear(key, hidden, Some(FusedGroup::Qkv))),
-        ("self_attn.v_proj", linear(key, hidden, Some(FusedGroup::Qkv))),
-        ("self_attn.o_proj", linear(hidden, query, None)),
-    ];
-    if config.family.has_head_norms() {
-        parts.push(("self_attn.q_norm", ModuleRole::Norm { width: config.head_dim }));
-        parts.push(("self_attn.k_norm", ModuleRole::Norm { width: config.head_dim }));
-    }
-    parts.extend([
-        ("mlp.gate_proj", linear(inner, hidden, Some(FusedGroup::GateUp))),
-        ("mlp.up_proj", linear(inner, hidden, Some(FusedGroup::GateUp))),
-        ("mlp.down_proj", linear(hidden, inner, None)),
-        ("input_layernorm", ModuleRole::Norm { width: hidden }),
-        ("post_attention_layernorm", ModuleRole::Norm { width: hidden }),
-    ]);
-    let module = |(part, role): (&str, ModuleRole)| Module {
-        name: format!("model.layers.{layer}.{part}"),
-        role,
-        layer: Some(layer),
-    };
-    parts.into_iter().map(module).collect()
 }

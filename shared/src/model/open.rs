@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::config::read_json;
 use super::family::unusable;
-use super::{ModelConfig, Module, ModuleRole, modules_of};
+use super::{ModelConfig, Module, Projection, fused, modules_of};
 use crate::checkpoint::{CheckpointFiles, DType, TensorEntry, elements};
 use crate::{Error, Result};
 
@@ -20,7 +20,7 @@ pub struct Model {
     pub config: ModelConfig,
     /// `config.json` as it is, in its own key order.
     pub json: Map<String, Value>,
-    /// Headers of the weight files.
+    /// Headers of the weight files. Experts that a file keeps fused stand there one by one.
     pub files: CheckpointFiles,
     /// Modules in PyTorch's order.
     pub modules: Vec<Module>,
@@ -65,6 +65,7 @@ impl Model {
             let embedding = files.tensor("model.embed_tokens.weight")?.dtype;
             config.dtype = if embedding.is_model_dtype() { embedding } else { config.dtype };
         }
+        let files = fused::taken_apart(files, &config)?;
         let modules = modules_of(&config);
         let owners: HashSet<&str> = modules.iter().map(|module| module.name.as_str()).collect();
         let owned = |name: &str| name.rsplit_once('.').is_some_and(|(owner, _)| owners.contains(owner));
@@ -109,19 +110,13 @@ impl Model {
     }
 
     fn check_module(&self, module: &Module) -> Result<()> {
-        let expected: Vec<usize> = match module.role {
-            ModuleRole::Linear { rows, columns, .. } | ModuleRole::Embedding { rows, columns } => {
-                vec![rows, columns]
-            }
-            ModuleRole::Norm { width } => vec![width],
-            ModuleRole::Attention => return Ok(()),
-        };
+        let Some(expected) = module.role.weight_shape() else { return Ok(()) };
         if self.is_tied_head(module) {
             return Ok(());
         }
         let weight = self.files.tensor(&format!("{}.weight", module.name))?;
         self.check_tensor(weight, &expected)?;
-        match (self.bias(module), self.has_bias(module)) {
+        match (self.bias(module), self.config.has_bias(module)) {
             (Some(bias), true) => self.check_tensor(bias, &expected[..1]),
             (None, false) => Ok(()),
             (found, _) => {
@@ -132,17 +127,6 @@ impl Model {
                 };
                 Err(unusable(message.to_owned(), &self.folder, &format!("{}.bias", module.name)))
             }
-        }
-    }
-
-    /// Whether the config gives a module a bias.
-    fn has_bias(&self, module: &Module) -> bool {
-        let biases = self.config.biases;
-        match module.name.rsplit('.').next() {
-            Some("q_proj" | "k_proj" | "v_proj") => biases.qkv,
-            Some("o_proj") => biases.output,
-            Some("gate_proj" | "up_proj" | "down_proj") => biases.mlp,
-            _ => false,
         }
     }
 
@@ -161,5 +145,18 @@ impl Model {
             return Err(unusable(message, file, &tensor.name));
         }
         Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Whether the config gives a module a bias.
+    pub(super) fn has_bias(&self, module: &Module) -> bool {
+        let biases = self.biases;
+        match module.projection {
+            Some(Projection::Query | Projection::Key | Projection::Value) => biases.qkv,
+            Some(Projection::Output) => biases.output,
+            Some(Projection::Gate | Projection::Up | Projection::Down) => biases.mlp,
+            None => false,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Rotary position embedding: which frequencies a model turns its heads by.
 
+use super::Family;
 use super::config::Fields;
 use crate::Result;
 
@@ -52,7 +53,7 @@ pub enum RopeScaling {
 
 impl Rope {
     /// Reads `rope_parameters` (current spelling) or `rope_theta` and `rope_scaling` (older).
-    pub(super) fn parse(fields: &Fields<'_>, max_positions: usize) -> Result<Self> {
+    pub(super) fn parse(fields: &Fields<'_>, family: Family, max_positions: usize) -> Result<Self> {
         let current = fields.nested("rope_parameters")?;
         let older = fields.nested("rope_scaling")?;
         let theta = match &current {
@@ -61,7 +62,7 @@ impl Rope {
         };
         let theta = match theta {
             Some(theta) => theta,
-            None => fields.number("rope_theta")?.unwrap_or(10_000.0),
+            None => fields.number("rope_theta")?.unwrap_or_else(|| family.default_theta()),
         };
         let share = match &current {
             Some(parameters) => parameters.number("partial_rotary_factor")?,

@@ -85,7 +85,13 @@ impl<'de> Deserialize<'de> for BlockSizes {
                     match key.as_str() {
                         "type" => blocks.scaling = Some(map.next_value()?),
                         "scale_bits" => blocks.scale_bits = Some(map.next_value()?),
-                        "scale_block_sizes" => blocks.scale_block_sizes = Some(map.next_value()?),
+                        "scale_block_sizes" => {
+                            // Behind an untagged enum, keys that are numbers arrive as text.
+                            let sizes: BTreeMap<String, i64> = map.next_value()?;
+                            let sizes =
+                                sizes.into_iter().map(|(key, size)| Ok((axis::<A::Error>(&key, &[])?, size)));
+                            blocks.scale_block_sizes = Some(sizes.collect::<Result<_, _>>()?);
+                        }
                         "four_over_six" => blocks.four_over_six = Some(map.next_value::<Flag>()?.0),
                         _ => {
                             let axis = axis::<A::Error>(&key, &BlockSizes::NAMED)?;

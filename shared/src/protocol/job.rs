@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::assign::MixedGroups;
 use crate::recipe::Recipe;
 
 /// One job of a run: produce, audit and evaluate one candidate, or evaluate a model as it is.
@@ -33,6 +34,9 @@ pub struct JobSpec {
 pub struct Quantize {
     /// The recipe, resolved, so that a node needs no recipe library.
     pub recipe: Recipe,
+    /// What becomes of fused groups that the recipe gives mixed numerics.
+    #[serde(skip_serializing_if = "MixedGroups::is_default", default)]
+    pub mixed_groups: MixedGroups,
     /// Tokens to calibrate on; a recipe without activation statistics does without.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub calibration: Option<TokenSource>,

@@ -29,6 +29,9 @@ pub struct Outcome {
     /// The gates, in the order they were asked.
     #[serde(default)]
     pub gates: Vec<Verdict>,
+    /// `quality.json` of the checkpoint that was made.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quality: Option<PathBuf>,
     /// What was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evaluation: Option<Evaluation>,
@@ -129,6 +132,9 @@ pub struct Evaluation {
     /// Mean KL divergence from the reference in nats per scored token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kl_mean: Option<f64>,
+    /// Perplexity of the reference on the same tokens.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reference_perplexity: Option<f64>,
 }
 
 fn number_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -152,8 +158,14 @@ mod tests {
 
     #[test]
     fn a_perplexity_that_is_not_finite_survives_as_not_a_number() {
-        let broken =
-            Evaluation { perplexity: f64::INFINITY, nll: f64::NAN, tokens: 3, windows: 1, kl_mean: None };
+        let broken = Evaluation {
+            perplexity: f64::INFINITY,
+            nll: f64::NAN,
+            tokens: 3,
+            windows: 1,
+            kl_mean: None,
+            reference_perplexity: None,
+        };
         let text = serde_json::to_string(&broken).unwrap();
         let read: Evaluation = serde_json::from_str(&text).unwrap();
         assert!(read.perplexity.is_nan() && read.nll.is_nan());

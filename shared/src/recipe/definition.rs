@@ -2,15 +2,16 @@
 
 use serde_json::Value;
 
-use super::body::{Form, RecipeType, plain};
+use super::body::{Form, Recipe, RecipeType, plain};
+use super::faults::{Checked, Faults};
 use super::imports::Resolver;
 use super::library::Library;
 use super::load::{find, load_recipe, with_remedy};
 use super::raw::RawFile;
 use super::read::{self, Reader};
 use super::schema::Schema;
-use crate::Result;
 use crate::yaml::Node;
+use crate::{Error, Result};
 
 /// A file of a library or of somebody's own, resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What a recipe is.
+    pub(super) const fn of(recipe: &Recipe) -> Self {
+        match recipe.form {
+            Form::Recipe => Self::Recipe(recipe.metadata.recipe_type),
+            Form::Preset => Self::Preset,
+        }
+    }
+
     /// A word for tables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,14 +60,21 @@ impl Kind {
 }
 
 /// One line of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
     /// Name in the library.
     pub name: String,
-    /// What it is.
-    pub kind: Kind,
+    /// What it defines, or what is wrong with it.
+    pub definition: Result<Definition>,
+}
+
+impl Listing {
     /// What it is for; empty where the file does not say.
-    pub description: String,
+    pub fn description(&self) -> &str {
+        let content = self.definition.as_ref().ok().map(|definition| &definition.content);
+        let description = content.and_then(|content| content.pointer("/metadata/description"));
+        description.and_then(Value::as_str).unwrap_or_default().trim()
+    }
 }
 
 /// Resolves any file: recipe, preset, snippet or configuration.
@@ -82,23 +98,20 @@ fn resolved(library: &Library, name_or_path: &str) -> Result<Definition> {
     }
     let schema = file.schema.unwrap_or(Schema::Any);
     let kind = if file.schema.is_some() { Kind::Snippet } else { Kind::Configuration };
-    let node = Resolver::new(library).resolve(file, schema)?;
-    let content = plain(content(&node, schema)?);
+    let node = Resolver::new(library).resolve(file, schema).map_err(Faults::first)?;
+    let content = plain(content(&node, schema).map_err(Faults::first)?);
     let notes = renamed.map(|renamed| renamed.to_string()).into_iter().collect();
     Ok(Definition { name: location.name(), kind, content, notes })
 }
 
 fn recipe(library: &Library, name_or_path: &str) -> Result<Definition> {
     let recipe = load_recipe(library, name_or_path, &[])?;
-    let kind = match recipe.form {
-        Form::Recipe => Kind::Recipe(recipe.metadata.recipe_type),
-        Form::Preset => Kind::Preset,
-    };
+    let kind = Kind::of(&recipe);
     Ok(Definition { content: recipe.resolved_json()?, name: recipe.name, kind, notes: recipe.notes })
 }
 
 /// A snippet as its type prints it.
-fn content(node: &Node, schema: Schema) -> Result<Value> {
+fn content(node: &Node, schema: Schema) -> Checked<Value> {
     let printed = match schema {
         Schema::Attributes => serde_json::to_value(read::attributes(node)?),
         Schema::Entry => serde_json::to_value(Reader::default().entry(node)?),
@@ -108,19 +121,11 @@ fn content(node: &Node, schema: Schema) -> Result<Value> {
             Ok(node.to_value())
         }
     };
-    printed.map_err(|error| crate::Error::bug(format!("a snippet did not become JSON: {error}")))
+    Ok(printed.map_err(|error| Error::bug(format!("a snippet did not become JSON: {error}")))?)
 }
 
-/// All recipes, presets and building blocks of a library, sorted by name.
-///
-/// # Errors
-/// A file of the library that cannot be read.
-pub fn list(library: &Library) -> Result<Vec<Listing>> {
-    let listing = |name: &String| {
-        let definition = define(library, name)?;
-        let description = definition.content.pointer("/metadata/description").and_then(Value::as_str);
-        let description = description.unwrap_or_default().trim().to_owned();
-        Ok(Listing { name: name.clone(), kind: definition.kind, description })
-    };
-    library.names().iter().map(listing).collect()
+/// All recipes, presets and building blocks of a library, sorted by name; a broken file with what is wrong with it.
+pub fn list(library: &Library) -> Vec<Listing> {
+    let listing = |name: String| Listing { definition: define(library, &name), name };
+    library.names().into_iter().map(listing).collect()
 }

@@ -60,13 +60,37 @@ impl Pattern {
         Self { segments: segments.into_iter().map(Segment::new).collect() }
     }
 
-    /// Whether anything in it but a star can stand for a digit.
-    pub(super) fn touches_digits(&self) -> bool {
-        let digits = || '0'..='9';
+    /// Whether anything in it but a star can stand for a digit of a number that is a part of a name by itself, as in
+    /// `layers.12.mlp`. The digit of `conv1d` cannot.
+    pub(super) fn touches_numbers(&self) -> bool {
         self.segments.iter().any(|segment| match segment {
-            Segment::Literal(literal) => literal.contains(|c: char| c.is_ascii_digit()),
-            Segment::Tokens(tokens) => tokens.iter().any(|token| digits().any(|digit| token.fits(digit))),
+            Segment::Literal(literal) => {
+                touch_numbers(&literal.chars().map(Token::Char).collect::<Vec<Token>>())
+            }
+            Segment::Tokens(tokens) => touch_numbers(tokens),
         })
+    }
+
+    /// The pattern with a star for everything that may stand for a digit of such a number: it fits whatever this one
+    /// fits, and more.
+    pub(super) fn loosened(&self) -> Self {
+        let mut segments = Vec::new();
+        for segment in &self.segments {
+            let tokens = match segment {
+                Segment::Literal(literal) => literal.chars().map(Token::Char).collect(),
+                Segment::Tokens(tokens) => tokens.clone(),
+            };
+            let mut open = Vec::new();
+            for token in tokens {
+                if ('0'..='9').any(|digit| token.fits(digit)) {
+                    segments.push(Segment::new(std::mem::take(&mut open)));
+                } else {
+                    open.push(token);
+                }
+            }
+            segments.push(Segment::new(open));
+        }
+        Self { segments }
     }
 
     /// Whether a name fits.
@@ -134,12 +158,37 @@ impl Segment {
     /// Where the leftmost occurrence of this segment ends.
     fn find_in(&self, text: &str) -> Option<usize> {
         match self {
-            Self::Literal(literal) => text.find(literal.as_str()).map(|start| start + literal.len()),
+            Self::Literal(literal) => end_of(text, literal),
             Self::Tokens(_) => text
                 .char_indices()
                 .find_map(|(start, _)| self.strip_from(&text[start..]).map(|rest| text.len() - rest.len())),
         }
     }
+}
+
+/// Where the leftmost occurrence of a literal ends. Names are short and each is looked at once, so that the preparations of
+/// `str::find` take longer than the search itself.
+fn end_of(text: &str, literal: &str) -> Option<usize> {
+    let Some((&first, rest)) = literal.as_bytes().split_first() else { return Some(0) };
+    let text = text.as_bytes();
+    let mut from = 0;
+    loop {
+        let behind = from + text[from..].iter().position(|&byte| byte == first)? + 1;
+        if text[behind..].starts_with(rest) {
+            return Some(behind + rest.len());
+        }
+        from = behind;
+    }
+}
+
+/// Whether a digit may stand where no letter stands beside it.
+fn touch_numbers(tokens: &[Token]) -> bool {
+    let is_letter =
+        |token: Option<&Token>| matches!(token, Some(Token::Char(c)) if !c.is_ascii_digit() && *c != '.');
+    tokens.iter().enumerate().any(|(at, token)| {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        ('0'..='9').any(|digit| token.fits(digit)) && !is_letter(before) && !is_letter(tokens.get(at + 1))
+    })
 }
 
 impl Token {
@@ -173,6 +222,7 @@ fn set(content: &[char]) -> Token {
         _ => (false, content),
     };
     let mut ranges = Vec::new();
+    let mut starts_alone = false;
     while let Some((&first, others)) = rest.split_first() {
         rest = match others {
             ['-', last, others @ ..] => {
@@ -182,16 +232,18 @@ fn set(content: &[char]) -> Token {
                 others
             }
             _ => {
+                starts_alone |= ranges.is_empty();
                 ranges.push((first, first));
                 others
             }
         };
     }
     match ranges.first() {
-        // Python drops backward ranges first and looks for the mark of negation then, so `[b-a!x]` is `[!x]`.
+        // Python drops backward ranges first and looks for the mark of negation then, so `[b-a!x]` is `[!x]`,
+        // and of a range that starts with the mark its hyphen and its end are left: `[b-a!-z]` is `[!-z]`.
         Some(&('!', last)) if !negated => {
             let others = ranges.split_off(1);
-            let ends = if last == '!' { vec![] } else { vec![('-', '-'), (last, last)] };
+            let ends = if starts_alone { vec![] } else { vec![('-', '-'), (last, last)] };
             Token::Set { negated: true, ranges: ends.into_iter().chain(others).collect() }
         }
         _ => Token::Set { negated, ranges },

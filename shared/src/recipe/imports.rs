@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::faults::{Checked, ENOUGH, Faults};
 use super::library::{Library, Location};
 use super::raw::{Import, RawFile};
 use super::read;
@@ -21,7 +22,10 @@ const MAX_CHAIN: usize = 32;
 /// Resolves files against a library; remembers what it resolved, so that a snippet is read once.
 pub(super) struct Resolver<'a> {
     library: &'a Library,
-    resolved: HashMap<String, Rc<Snippet>>,
+    /// Nothing stands for a snippet whose faults have been reported.
+    resolved: HashMap<String, Option<Rc<Snippet>>>,
+    /// What is wrong with list elements that were left out of the tree.
+    lost: Faults,
     /// Files that are being resolved, outermost first.
     chain: Vec<String>,
     /// What imports have added to the tree so far.
@@ -35,72 +39,96 @@ struct Snippet {
     cost: usize,
 }
 
-/// The names that a file knows.
-type Scope = Vec<(String, Rc<Snippet>)>;
+/// The names that a file knows; nothing stands for a snippet that could not be had.
+type Scope = Vec<(String, Option<Rc<Snippet>>)>;
 
 impl<'a> Resolver<'a> {
     /// A resolver that has seen nothing.
     pub fn new(library: &'a Library) -> Self {
-        Self { library, resolved: HashMap::new(), chain: Vec::new(), cost: 0 }
+        Self { library, resolved: HashMap::new(), lost: Faults::default(), chain: Vec::new(), cost: 0 }
     }
 
     /// The body of a file with everything imported in place.
     ///
     /// # Errors
-    /// An unknown name or file, a cycle, a snippet without schema comment or of another shape than its place.
-    pub fn resolve(&mut self, file: RawFile, schema: Schema) -> Result<Node> {
-        self.resolve_with(file, schema, &[])
+    /// Unknown names or files, cycles, snippets without schema comment or of another shape than their place.
+    pub fn resolve(&mut self, file: RawFile, schema: Schema) -> Checked<Node> {
+        match self.partly(file, schema, &[]) {
+            (Some(node), faults) => faults.unless_any(node),
+            (None, faults) => Err(faults),
+        }
     }
 
-    /// The same for a file that also knows names declared elsewhere; its own names win.
-    ///
-    /// # Errors
-    /// As [`Self::resolve`].
-    pub fn resolve_with(&mut self, file: RawFile, schema: Schema, outer: &[Import]) -> Result<Node> {
+    /// What can be resolved of a file, and everything that cannot: list elements with faults are left out. The file
+    /// also knows names that are declared elsewhere; its own win.
+    pub fn partly(&mut self, file: RawFile, schema: Schema, outer: &[Import]) -> (Option<Node>, Faults) {
         if self.chain.contains(&file.identity) {
-            return Err(self.cycle(&file.identity));
+            return (None, self.cycle(&file.identity).into());
         }
         self.chain.push(file.identity.clone());
+        let lost_outside = std::mem::take(&mut self.lost);
         let inherited = outer.iter().filter(|import| !file.imports.iter().any(|own| own.name == import.name));
-        let scope: Result<Scope> = file
-            .imports
-            .iter()
-            .chain(inherited)
-            .map(|import| Ok((import.name.clone(), self.snippet(import)?)))
-            .collect();
-        let node = scope.and_then(|scope| self.value(file.body, &scope, schema, &mut Vec::new()));
+        let mut faults = Faults::default();
+        let mut scope = Scope::new();
+        for import in file.imports.iter().chain(inherited) {
+            scope.push((import.name.clone(), faults.keep(self.snippet(import)).flatten()));
+            if faults.are_enough() {
+                break;
+            }
+        }
+        let node = self.value(file.body, &scope, schema, &mut Vec::new());
+        let node = faults.keep(node);
+        let lost = std::mem::replace(&mut self.lost, lost_outside);
+        faults.keep(lost.unless_any(()));
         self.chain.pop();
-        node
+        (node, faults)
     }
 
-    fn snippet(&mut self, import: &Import) -> Result<Rc<Snippet>> {
+    /// The snippet of an import; nothing if its faults have been reported before.
+    fn snippet(&mut self, import: &Import) -> Checked<Option<Rc<Snippet>>> {
         let location = self.location(import)?;
         let identity = location.identity();
         if self.chain.contains(&identity) {
-            return Err(import.refuse(self.cycle(&identity)));
+            return Err(import.refuse(self.cycle(&identity)).into());
         }
         if self.chain.len() >= MAX_CHAIN {
             let message = format!("more than {MAX_CHAIN} files import one another in a chain");
-            return Err(import.refuse(Error::input(message)));
+            return Err(import.refuse(Error::input(message)).into());
         }
         if let Some(snippet) = self.resolved.get(&identity) {
-            return Ok(Rc::clone(snippet));
+            return Ok(snippet.clone());
         }
-        let raw = RawFile::read(&location)?;
+        if self.cost > MAX_COST {
+            // It was said when it became too much; reading on would only take time.
+            return Ok(None);
+        }
+        self.resolved.insert(identity.clone(), None);
+        let snippet = Rc::new(self.read(import, &location)?);
+        self.resolved.insert(identity, Some(Rc::clone(&snippet)));
+        Ok(Some(snippet))
+    }
+
+    fn read(&mut self, import: &Import, location: &Location) -> Checked<Snippet> {
+        let raw = RawFile::read(location)?;
         let Some(schema) = raw.schema else {
             let (name, file) = (&import.name, location.path());
             let message = format!("the import `{name}` has no `modelopt-schema` comment: {}", file.display());
             return Err(import.refuse(Error::input(message)).hint(
                 "start it with `# modelopt-schema: modelopt.torch.quantization.config.QuantizerCfgListConfig` \
                  or the like",
-            ));
+            ).into());
         };
-        let within = |error: Error| error.context(format!("in the import `{}`", import.name));
+        let within = |faults: Faults| faults.context(&format!("in the import `{}`", import.name));
         let node = self.resolve(raw, schema).map_err(within)?;
         read::check(&node, schema).map_err(within)?;
-        let snippet = Rc::new(Snippet { cost: cost(&node), node, schema });
-        self.resolved.insert(identity, Rc::clone(&snippet));
-        Ok(snippet)
+        let cost = cost(&node);
+        // Snippets are kept, used or not, so that they count as if they stood in the recipe.
+        self.cost += cost;
+        if self.cost > MAX_COST {
+            let message = "the imports of this recipe hold more than a recipe may hold";
+            return Err(import.mark.refuse(message).key(format!("imports.{}", import.name)).into());
+        }
+        Ok(Snippet { cost, node, schema })
     }
 
     /// The file of an import, or the name that was probably meant.
@@ -122,10 +150,10 @@ impl<'a> Resolver<'a> {
     }
 
     /// A value with everything imported in place; `path` names it in errors.
-    fn value(&mut self, node: Node, scope: &Scope, schema: Schema, path: &mut Vec<String>) -> Result<Node> {
+    fn value(&mut self, node: Node, scope: &Scope, schema: Schema, path: &mut Vec<String>) -> Checked<Node> {
         if path.len() > MAX_DEPTH {
             let message = format!("imports nest deeper than {MAX_DEPTH} levels");
-            return Err(node.mark.refuse(message).key(path.join(".")));
+            return Err(node.mark.refuse(message).key(path.join(".")).into());
         }
         let mark = node.mark;
         let content = match node.content {
@@ -146,14 +174,27 @@ impl<'a> Resolver<'a> {
         scope: &Scope,
         schema: Schema,
         path: &mut Vec<String>,
-    ) -> Result<Mapping> {
-        let mut resolved = |mut entry: Entry| {
-            path.push(entry.key.clone());
-            entry.node = self.value(entry.node, scope, schema.child(&entry.key), path)?;
+    ) -> Checked<Mapping> {
+        let (mut resolved, mut broken) = (Vec::with_capacity(mapping.len()), Vec::new());
+        for Entry { key, mark, node } in mapping {
+            path.push(key.clone());
+            match self.value(node, scope, schema.child(&key), path) {
+                Ok(node) => resolved.push(Entry { key, mark, node }),
+                Err(faults) => broken.push(faults),
+            }
             path.pop();
-            Ok(entry)
-        };
-        mapping.into_iter().map(&mut resolved).collect()
+            if broken.len() >= ENOUGH {
+                break;
+            }
+        }
+        if broken.is_empty() {
+            return Ok(resolved.into_iter().collect());
+        }
+        let mut faults = Faults::default();
+        for broken in broken {
+            faults.keep::<()>(Err(broken));
+        }
+        Err(faults)
     }
 
     fn list(
@@ -162,22 +203,26 @@ impl<'a> Resolver<'a> {
         scope: &Scope,
         schema: Schema,
         path: &mut Vec<String>,
-    ) -> Result<Vec<Node>> {
+    ) -> Checked<Vec<Node>> {
         let element_schema = schema.element().unwrap_or(Schema::Any);
         let mut resolved = Vec::with_capacity(list.len());
         for (index, element) in list.into_iter().enumerate() {
             path.push(index.to_string());
-            match bare_import(&element) {
-                Some(marker) => resolved.extend(self.elements(marker, scope, schema, path)?),
-                None => resolved.push(self.value(element, scope, element_schema, path)?),
-            }
+            let elements = match bare_import(&element) {
+                Some(marker) => self.elements(marker, scope, schema, path),
+                None => self.value(element, scope, element_schema, path).map(|element| vec![element]),
+            };
             path.pop();
+            resolved.extend(self.lost.keep(elements).into_iter().flatten());
+            if self.lost.are_enough() {
+                break;
+            }
         }
         Ok(resolved)
     }
 
     /// The mapping form: named snippets in order, then the mapping's own keys.
-    fn merged(&mut self, mut own: Mapping, scope: &Scope, path: &[String]) -> Result<Mapping> {
+    fn merged(&mut self, mut own: Mapping, scope: &Scope, path: &[String]) -> Checked<Mapping> {
         let mut merged = Mapping::default();
         let Some(marker) = own.remove(MARKER) else {
             return Ok(own);
@@ -196,7 +241,8 @@ impl<'a> Resolver<'a> {
                         snippet.node.kind()
                     ))
                     .key(path.join("."))
-                    .hint("import a list as a list element of its own: `- $import: name`"));
+                    .hint("import a list as a list element of its own: `- $import: name`")
+                    .into());
             };
             self.spend(snippet.cost, name)?;
             merged.update(fields.clone());
@@ -212,18 +258,20 @@ impl<'a> Resolver<'a> {
         scope: &Scope,
         schema: Schema,
         path: &[String],
-    ) -> Result<Vec<Node>> {
+    ) -> Checked<Vec<Node>> {
         let refuse = |message: String| marker.mark.refuse(message).key(path.join("."));
         if matches!(marker.content, Content::List(_)) {
             return Err(refuse("a list element imports one name".to_owned())
-                .hint("write one `- $import: name` line per name"));
+                .hint("write one `- $import: name` line per name")
+                .into());
         }
         let snippet = lookup(marker, scope, path)?;
         let Some(element) = schema.element() else {
             return Err(refuse("`$import` as a list element needs a list of known shape here".to_owned())
                 .hint(
                     "only lists such as `quant_cfg`, `candidate_formats` and `disabled_layers` take imports",
-                ));
+                )
+                .into());
         };
         self.spend(snippet.cost, marker)?;
         match &snippet.node.content {
@@ -235,7 +283,8 @@ impl<'a> Resolver<'a> {
                 element.words(),
                 snippet.schema.words()
             ))
-            .hint("import a snippet of either shape, or change its `modelopt-schema` comment")),
+            .hint("import a snippet of either shape, or change its `modelopt-schema` comment")
+            .into()),
         }
     }
 
@@ -253,20 +302,22 @@ fn bare_import(element: &Node) -> Option<&Node> {
     element.mapping().filter(|mapping| mapping.len() == 1).and_then(|mapping| mapping.get(MARKER))
 }
 
-fn lookup(name: &Node, scope: &Scope, path: &[String]) -> Result<Rc<Snippet>> {
+/// The snippet of a name; no faults at all if they stand where the name is declared.
+fn lookup(name: &Node, scope: &Scope, path: &[String]) -> Checked<Rc<Snippet>> {
     let refuse = |message: String| name.mark.refuse(message).key(path.join("."));
     let Some(wanted) = name.text() else {
-        return Err(refuse(format!("`$import` takes a name, not {}", name.kind())));
+        return Err(refuse(format!("`$import` takes a name, not {}", name.kind())).into());
     };
     if let Some((_, snippet)) = scope.iter().find(|(known, _)| known == wanted) {
-        return Ok(Rc::clone(snippet));
+        return snippet.clone().ok_or_else(Faults::default);
     }
     let known: Vec<&str> = scope.iter().map(|(known, _)| known.as_str()).collect();
     if known.is_empty() {
         return Err(refuse(format!("unknown import `{wanted}`: no imports are declared in this file"))
-            .hint(format!("add `imports:` with a line `{wanted}: PATH` to this file")));
+            .hint(format!("add `imports:` with a line `{wanted}: PATH` to this file"))
+            .into());
     }
-    Err(refuse(format!("unknown import `{wanted}`")).hint(crate::yaml::did_you_mean(wanted, &known)))
+    Err(refuse(format!("unknown import `{wanted}`")).hint(crate::yaml::did_you_mean(wanted, &known)).into())
 }
 
 /// What a tree costs, as the parser counts it.

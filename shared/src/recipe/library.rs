@@ -2,7 +2,8 @@
 //!
 //! ModelOpt looks for recipes in its library first and for imported snippets on the disk first; both orders are kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, DirEntry, include_dir};
@@ -110,7 +111,7 @@ impl Library {
         let mut names = BTreeSet::new();
         embedded_names(&EMBEDDED, &mut names);
         for folder in &self.folders {
-            folder_names(folder, "", 0, &mut names);
+            folder_names(folder, &mut names);
         }
         names
     }
@@ -147,23 +148,52 @@ fn embedded_names(dir: &Dir<'_>, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Deeper folders than this are no library but a loop of links.
-const MAX_FOLDERS: usize = 12;
+/// A walk through a library folder that sees each folder once, however many links lead there.
+#[derive(Default)]
+struct Walk {
+    /// The folders seen so far, as they are called without links.
+    seen: BTreeSet<PathBuf>,
+    /// Folders behind links, with the names they have: what lies in the library itself is listed first.
+    links: VecDeque<(PathBuf, String)>,
+    /// How many files and folders were looked at.
+    entries: usize,
+}
 
-fn folder_names(folder: &Path, prefix: &str, depth: usize, names: &mut BTreeSet<String>) {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let Some(base) = path.file_name().and_then(|base| base.to_str()) else {
-            continue;
+/// More files and folders than any library has: whoever links a whole disk into a library gets no list of it.
+const MOST_ENTRIES: usize = 20_000;
+
+fn folder_names(folder: &Path, names: &mut BTreeSet<String>) {
+    let mut walk = Walk::default();
+    walk.links.push_back((folder.to_path_buf(), String::new()));
+    while let Some((folder, prefix)) = walk.links.pop_front() {
+        walk.folder(&folder, &prefix, names);
+    }
+}
+
+impl Walk {
+    fn folder(&mut self, folder: &Path, prefix: &str, names: &mut BTreeSet<String>) {
+        let (Ok(place), Ok(entries)) = (folder.canonicalize(), std::fs::read_dir(folder)) else {
+            return;
         };
-        let name = if prefix.is_empty() { base.to_owned() } else { format!("{prefix}/{base}") };
-        if path.is_dir() && depth < MAX_FOLDERS {
-            folder_names(&path, &name, depth + 1, names);
-        } else if path.is_file() {
-            names.extend(without_suffix(&name).map(str::to_owned));
+        if !self.seen.insert(place) {
+            return;
+        }
+        let left = MOST_ENTRIES.saturating_sub(self.entries);
+        let mut paths: Vec<PathBuf> = entries.take(left).flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        self.entries += paths.len();
+        for path in paths {
+            let Some(base) = path.file_name().and_then(|base| base.to_str()) else {
+                continue;
+            };
+            let name = if prefix.is_empty() { base.to_owned() } else { format!("{prefix}/{base}") };
+            if path.is_file() {
+                names.extend(without_suffix(&name).map(str::to_owned));
+            } else if path.is_symlink() {
+                self.links.push_back((path, name));
+            } else if path.is_dir() {
+                self.folder(&path, &name, names);
+            }
         }
     }
 }
@@ -211,13 +241,15 @@ impl Location {
             }
             Self::Folder { path, .. } | Self::Disk(path) => path,
         };
-        let size = std::fs::metadata(path).map_err(|error| Error::io("read the file", path, &error))?.len();
-        if size > MAX_BYTES as u64 {
-            return Err(
-                Error::input(format!("{size} bytes of YAML are more than the {MAX_BYTES} allowed")).at(path)
-            );
+        let unreadable = |error: std::io::Error| Error::io("read the file", path, &error);
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        // The size is not asked for: files of `/proc` have none, and others can grow.
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() > MAX_BYTES {
+            let message = format!("the file holds more than the {MAX_BYTES} bytes of YAML allowed");
+            return Err(Error::input(message).at(path).hint("keep large data in files of its own"));
         }
-        let bytes = std::fs::read(path).map_err(|error| Error::io("read the file", path, &error))?;
         String::from_utf8(bytes)
             .map_err(|_| Error::input("the file is not UTF-8 text").at(path).hint("save it as UTF-8"))
     }

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use super::body::{Body, Form, Metadata, Origin, Recipe, RecipeType};
+use super::faults::{Checked, Faults, within};
 use super::imports::Resolver;
 use super::library::{Library, Location};
 use super::names::{Renamed, find_renamed};
 use super::overrides;
 use super::raw::RawFile;
-use super::read::{Reader, mapping, within};
+use super::read::{Reader, mapping};
 use super::schema::Schema;
 use super::sections;
+use super::typed::typed;
 use crate::yaml::{Node, closest, from_node};
 use crate::{Error, Result};
 
@@ -32,17 +34,53 @@ pub(super) fn with_remedy(error: Error) -> Error {
 
 fn load(library: &Library, name_or_path: &str, overrides: &[String]) -> Result<Recipe> {
     let (location, renamed) = find(library, name_or_path)?;
-    let mut recipe = if location.is_file() {
-        from_file(library, &location, overrides)?
-    } else if overrides.is_empty() {
-        from_folder(library, &location)?
-    } else {
-        return Err(Error::usage("overrides are for recipes in a single file, and this one is a folder")
-            .at(location.path())
-            .hint("change its files, or put the recipe into one file"));
-    };
+    let Draft { recipe, faults, .. } = draft(library, &location, overrides);
+    let mut recipe = faults
+        .unless_any(recipe)
+        .map_err(Faults::first)?
+        .ok_or_else(|| Error::bug("no recipe, and no fault"))?;
     recipe.notes.splice(0..0, renamed.map(|renamed| renamed.to_string()));
     Ok(recipe)
+}
+
+/// A recipe as far as it could be read, and everything that is wrong with it.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// The tree with everything imported in place; list elements that could not be resolved are left out.
+    pub node: Option<Node>,
+    /// The recipe; if there are faults, what is left of it.
+    pub recipe: Option<Recipe>,
+    /// What is wrong.
+    pub faults: Faults,
+}
+
+impl Draft {
+    /// A draft that did not get far.
+    pub fn refused(faults: impl Into<Faults>) -> Self {
+        Self { faults: faults.into(), ..Self::default() }
+    }
+
+    /// Reads the tree, so that what is wrong there is known too.
+    fn read<T>(&mut self, read: impl FnOnce(&Node) -> Checked<T>) -> Option<T> {
+        let node = self.node.as_ref()?;
+        let outcome = read(node);
+        self.faults.keep(outcome)
+    }
+}
+
+/// Reads the recipe at a location as far as possible.
+pub(super) fn draft(library: &Library, location: &Location, overrides: &[String]) -> Draft {
+    if location.is_file() {
+        return from_file(library, location, overrides).unwrap_or_else(Draft::refused);
+    }
+    if overrides.is_empty() {
+        return from_folder(library, location).unwrap_or_else(Draft::refused);
+    }
+    Draft::refused(
+        Error::usage("overrides are for recipes in a single file, and this one is a folder")
+            .at(location.path())
+            .hint("change its files, or put the recipe into one file"),
+    )
 }
 
 /// Finds what a name or path means, and says if it goes by another name.
@@ -74,19 +112,26 @@ pub(super) fn find(library: &Library, asked: &str) -> Result<(Location, Option<R
     Err(Error::input(format!("there is no recipe `{asked}`")).hint(hint))
 }
 
-fn from_file(library: &Library, location: &Location, overrides: &[String]) -> Result<Recipe> {
+fn from_file(library: &Library, location: &Location, overrides: &[String]) -> Result<Draft> {
     let file = RawFile::read(location)?;
     let (schema, form) = kind(&file)?;
-    let node = overrides::apply(Resolver::new(library).resolve(file, schema)?, overrides)?;
+    let (node, faults) = Resolver::new(library).partly(file, schema, &[]);
+    let node = node.map(|node| overrides::apply(node, overrides)).transpose()?;
+    let mut draft = Draft { node, faults, recipe: None };
     let mut reader = Reader::default();
-    let (metadata, body) = match form {
-        Form::Recipe => sections::recipe(&node, &mut reader)?,
-        Form::Preset => {
+    let parts = match form {
+        Form::Recipe => draft.read(|node| sections::recipe(node, &mut reader)),
+        Form::Preset => draft.read(|node| {
             let metadata = Metadata { recipe_type: RecipeType::Ptq, description: None };
-            (metadata, Body::Quantize(reader.config(&node)?))
-        }
+            Ok((metadata, Body::Quantize(reader.config(node)?)))
+        }),
     };
-    Ok(Recipe { name: location.name(), origin: origin(location), form, metadata, body, notes: reader.notes })
+    let whole = |(metadata, body)| {
+        let (name, origin) = (location.name(), origin(location));
+        Recipe { name, origin, form, metadata, body, notes: reader.notes }
+    };
+    draft.recipe = parts.map(whole);
+    Ok(draft)
 }
 
 /// What sort of recipe a file holds, told before its imports are looked at.
@@ -118,7 +163,7 @@ fn kind(file: &RawFile) -> Result<(Schema, Form)> {
 }
 
 /// `metadata.yml` or `recipe.yml`, and `quantize.yml`; names imported by the first are known in the second.
-fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
+fn from_folder(library: &Library, folder: &Location) -> Result<Draft, Faults> {
     let part = |base: &str| {
         folder.part(base).ok_or_else(|| {
             Error::input(format!("a recipe folder needs a file `{base}.yml` or `{base}.yaml`"))
@@ -139,22 +184,29 @@ fn from_folder(library: &Library, folder: &Location) -> Result<Recipe> {
                 metadata.recipe_type.name()
             ))
             .key("recipe_type")
-            .hint("put this recipe into a single file"));
+            .hint("put this recipe into a single file")
+            .into());
     }
-    let body = RawFile::read(&part("quantize")?)?;
-    let node = resolver.resolve_with(body, Schema::Config, &names)?;
+    let (node, faults) = resolver.partly(RawFile::read(&part("quantize")?)?, Schema::Config, &names);
+    let mut draft = Draft { node, faults, recipe: None };
     let mut reader = Reader::default();
-    let body = Body::Quantize(reader.config(&node)?);
-    let form = Form::Recipe;
-    Ok(Recipe { name: folder.name(), origin: origin(folder), form, metadata, body, notes: reader.notes })
+    draft.recipe = draft.read(|node| reader.config(node)).map(|config| Recipe {
+        name: folder.name(),
+        origin: origin(folder),
+        form: Form::Recipe,
+        metadata,
+        body: Body::Quantize(config),
+        notes: reader.notes,
+    });
+    Ok(draft)
 }
 
 /// The metadata of a folder: the whole file, or its `metadata` section.
-fn folder_metadata(head: &Node) -> Result<Metadata> {
+fn folder_metadata(head: &Node) -> Checked<Metadata> {
     match mapping(head, "recipe metadata")?.get("metadata") {
-        Some(section) => from_node(section).map_err(|error| within(error, "metadata")),
-        None if head.child("recipe_type").is_none() => Err(sections::missing_type(head)),
-        None => from_node(head),
+        Some(section) => typed(section).map_err(|faults| faults.within("metadata")),
+        None if head.child("recipe_type").is_none() => Err(sections::missing_type(head).into()),
+        None => typed(head),
     }
 }
 

@@ -2,9 +2,12 @@
 
 mod auto_quantize;
 mod body;
+mod compare;
 mod config;
 mod definition;
 mod entry;
+mod examine;
+mod faults;
 mod fnmatch;
 mod imports;
 mod library;
@@ -17,12 +20,15 @@ mod read;
 mod schema;
 mod sections;
 mod training;
+mod typed;
 
 pub use auto_quantize::{AutoQuantize, Constraints, CostModel, CostParameters, ScoringMethod, SearchSpace};
 pub use body::{Body, Form, Metadata, Origin, Recipe, RecipeType};
+pub use compare::{Change, Comparison, EntryChange, SettingChange, compare};
 pub use config::QuantizeConfig;
 pub use definition::{Definition, Kind, Listing, define, list};
 pub use entry::{EntryOrigin, QuantizerCfg, QuantizerEntry};
+pub use examine::{Examination, examine};
 pub use fnmatch::{Pattern, fnmatch};
 pub use library::Library;
 pub use load::load_recipe;
@@ -31,6 +37,8 @@ pub use patterns::Patterns;
 
 #[cfg(test)]
 mod error_tests;
+#[cfg(test)]
+mod examine_tests;
 #[cfg(test)]
 mod import_tests;
 #[cfg(test)]

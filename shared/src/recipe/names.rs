@@ -19,6 +19,9 @@ impl std::fmt::Display for Renamed {
 
 const MODEL_PRESETS: &str = "configs/ptq/presets/model";
 
+/// Recipes of our own, of formats that ModelOpt has none for.
+const OWN: &str = "qlaunch/ptq";
+
 /// Formats that were renamed when 0.47 dropped its deprecated names.
 const FORMATS: [(&str, &str); 8] = [
     ("int8_sq", "int8_smoothquant"),
@@ -81,6 +84,7 @@ fn other_names(bare: &str) -> Vec<String> {
     let mut names = Vec::new();
     if !bare.contains('/') {
         names.extend(preset(bare));
+        names.push(format!("{OWN}/{bare}"));
     }
     let mut paths = vec![bare.to_owned()];
     if let Some(rest) = bare.strip_prefix("huggingface/models/") {

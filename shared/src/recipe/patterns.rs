@@ -1,7 +1,7 @@
 //! Many patterns against many names at once.
 //!
-//! The names of a large model differ mostly in layer and expert numbers, and most patterns cannot touch a digit except
-//! with a star. For those patterns all names of one shape (each run of digits made one) fare alike, so a shape is
+//! The names of a large model differ mostly in layer and expert numbers, and most patterns cannot touch those except
+//! with a star. For those patterns all names of one shape (each number between dots made one) fare alike, so a shape is
 //! matched once: the hundred thousand names of a mixture of experts have a few dozen shapes.
 
 use std::collections::HashMap;
@@ -12,21 +12,30 @@ use super::fnmatch::Pattern;
 #[derive(Debug)]
 pub struct Patterns {
     patterns: Vec<Pattern>,
-    /// Indexes of the patterns that may touch digits and so must see each name.
+    /// Indexes of the patterns that may touch numbers and so must see each name.
     touchy: Vec<usize>,
     /// Where in `answers` a shape's answer is.
     shapes: HashMap<Vec<u8>, usize>,
-    answers: Vec<Vec<usize>>,
+    answers: Vec<Answer>,
     /// Room for the shape at hand and for the answer to it.
     shape: Vec<u8>,
     answer: Vec<usize>,
+}
+
+/// What is known about all names of a shape.
+#[derive(Debug)]
+struct Answer {
+    /// Patterns that they fit, whatever their numbers.
+    alike: Vec<usize>,
+    /// Patterns that they may fit if their numbers are right.
+    perhaps: Vec<usize>,
 }
 
 impl Patterns {
     /// Compiles patterns.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let patterns: Vec<Pattern> = patterns.into_iter().map(Pattern::new).collect();
-        let touchy = (0..patterns.len()).filter(|&index| patterns[index].touches_digits()).collect();
+        let touchy = (0..patterns.len()).filter(|&index| patterns[index].touches_numbers()).collect();
         Self {
             patterns,
             touchy,
@@ -37,18 +46,24 @@ impl Patterns {
         }
     }
 
-    /// Indexes of the patterns that a name fits, ascending.
-    pub fn matching(&mut self, name: &str) -> &[usize] {
+    /// Number of the name's shape, and whether all names of the shape fit the same patterns.
+    pub fn shape(&mut self, name: &str) -> (usize, bool) {
         self.set_shape(name);
         let place = match self.shapes.get(&self.shape) {
             Some(&place) => place,
             None => self.learn(name),
         };
-        let alike = &self.answers[place];
-        if self.touchy.is_empty() {
-            return alike;
+        (place, self.answers[place].perhaps.is_empty())
+    }
+
+    /// Indexes of the patterns that a name fits, ascending.
+    pub fn matching(&mut self, name: &str) -> &[usize] {
+        let (place, _) = self.shape(name);
+        if self.answers[place].perhaps.is_empty() {
+            return &self.answers[place].alike;
         }
-        let own = self.touchy.iter().copied().filter(|&index| self.patterns[index].matches(name));
+        let Answer { alike, perhaps } = &self.answers[place];
+        let own = perhaps.iter().copied().filter(|&index| self.patterns[index].matches(name));
         self.answer.clear();
         self.answer.extend(alike.iter().copied().chain(own));
         self.answer.sort_unstable();
@@ -58,22 +73,25 @@ impl Patterns {
     /// Matches a name of a shape that is new, and keeps the answer for all names of that shape.
     fn learn(&mut self, name: &str) -> usize {
         let indifferent = (0..self.patterns.len()).filter(|index| self.touchy.binary_search(index).is_err());
-        self.answers.push(indifferent.filter(|&index| self.patterns[index].matches(name)).collect());
+        let alike = indifferent.filter(|&index| self.patterns[index].matches(name)).collect();
+        let may_fit = |index: &usize| self.patterns[*index].loosened().matches(name);
+        let perhaps = self.touchy.iter().copied().filter(may_fit).collect();
+        self.answers.push(Answer { alike, perhaps });
         self.shapes.insert(self.shape.clone(), self.answers.len() - 1);
         self.answers.len() - 1
     }
 
-    /// Makes every run of digits a single one.
+    /// Makes every number between dots a single digit.
     fn set_shape(&mut self, name: &str) {
         self.shape.clear();
-        let mut rest = name.as_bytes();
-        while let Some(start) = rest.iter().position(u8::is_ascii_digit) {
-            self.shape.extend_from_slice(&rest[..start]);
-            self.shape.push(b'0');
-            let behind = rest[start..].iter().position(|byte| !byte.is_ascii_digit());
-            rest = behind.map_or(&[][..], |length| &rest[start + length..]);
+        for part in name.as_bytes().split(|&byte| byte == b'.') {
+            if !part.is_empty() && part.iter().all(u8::is_ascii_digit) {
+                self.shape.push(b'0');
+            } else {
+                self.shape.extend_from_slice(part);
+            }
+            self.shape.push(b'.');
         }
-        self.shape.extend_from_slice(rest);
     }
 }
 
@@ -104,5 +122,15 @@ mod tests {
         assert_eq!(set.matching("layers.1.mlp.up.weight_quantizer"), [0, 1]);
         assert_eq!(set.matching("layers.12.mlp.up.weight_quantizer"), [0]);
         assert_eq!(set.shapes.len(), 1);
+    }
+
+    #[test]
+    fn digits_inside_of_words_make_no_pattern_see_each_name() {
+        let touchy = |pattern: &str| !Patterns::new([pattern]).touchy.is_empty();
+        assert!(!touchy("*linear_attn.conv1d*"));
+        assert!(!touchy("*fc1_latent_proj*"));
+        assert!(touchy("*layers.1*"));
+        assert!(touchy("*.?.mlp*"));
+        assert!(touchy("*[!a].mlp*"));
     }
 }

@@ -1,29 +1,33 @@
-//! From resolved trees to typed configurations, with the line of whatever is wrong.
+//! From resolved trees to typed configurations, with the line of everything that is wrong.
+
+use serde_json::Value;
 
 use super::body::Metadata;
 use super::config::{ConfigForm, QuantizeConfig};
 use super::entry::{EntryForm, EntryOrigin, QuantizerCfg, QuantizerEntry};
+use super::faults::{Checked, ENOUGH, Faults};
 use super::schema::Schema;
 use super::sections;
+use super::typed::typed;
 use crate::numerics::field::Field;
 use crate::numerics::{Fault, QuantizerAttributes};
-use crate::yaml::{Content, Node, did_you_mean, from_node};
+use crate::yaml::{Content, Mapping, Mark, Node, did_you_mean};
 use crate::{Error, Result};
 
 /// Checks that a snippet is of the shape that its comment names.
 ///
 /// # Errors
-/// The first thing that does not fit.
-pub(super) fn check(node: &Node, schema: Schema) -> Result<()> {
+/// Everything that does not fit.
+pub(super) fn check(node: &Node, schema: Schema) -> Checked<()> {
     match schema {
         Schema::Attributes => attributes(node).map(drop),
         Schema::Entry => Reader::default().entry(node).map(drop),
         Schema::Entries => Reader::default().entries(node).map(drop),
         Schema::Config => Reader::default().config(node).map(drop),
-        Schema::Patterns => from_node::<Vec<String>>(node).map(drop),
-        Schema::Metadata => from_node::<Metadata>(node).map(drop),
+        Schema::Patterns => typed::<Vec<String>>(node).map(drop),
+        Schema::Metadata => typed::<Metadata>(node).map(drop),
         Schema::Recipe(_) => sections::recipe(node, &mut Reader::default()).map(drop),
-        Schema::Opaque => mapping(node, "this snippet").map(drop),
+        Schema::Opaque => Ok(mapping(node, "this snippet").map(drop)?),
         _ => Ok(()),
     }
 }
@@ -39,56 +43,69 @@ impl Reader {
     /// A quantizer configuration.
     ///
     /// # Errors
-    /// Anything that ModelOpt's `QuantizeConfig` would refuse, at its line.
-    pub fn config(&mut self, node: &Node) -> Result<QuantizeConfig> {
+    /// Everything that ModelOpt's `QuantizeConfig` would refuse, at its line.
+    pub fn config(&mut self, node: &Node) -> Checked<QuantizeConfig> {
         const KNOWN: [&str; 3] = ["algorithm", "effective_bits", "quant_cfg"];
         let fields = mapping(node, "a quantizer configuration")?;
-        known_keys(node, &KNOWN)?;
+        let mut faults = Faults::default();
+        faults.keep(known_keys(node, &KNOWN));
         let mut form = ConfigForm::default();
         if let Some(entries) = fields.get("quant_cfg") {
-            form.quant_cfg = Some(self.entries(entries).map_err(|error| within(error, "quant_cfg"))?);
+            form.quant_cfg = faults.keep(self.entries(entries).map_err(|faults| faults.within("quant_cfg")));
         }
         if let Some(algorithm) = fields.get("algorithm") {
-            form.algorithm = match &algorithm.content {
-                Content::Null => Field::Null,
-                Content::Text(_) | Content::Map(_) | Content::List(_) => Field::Set(algorithm.to_value()),
-                _ => {
-                    let message =
-                        format!("`algorithm` is a name, a mapping, a list or null, not {}", algorithm.kind());
-                    return Err(algorithm
-                        .mark
-                        .refuse(message)
-                        .key("algorithm")
-                        .hint("write `algorithm: max`"));
-                }
-            };
+            form.algorithm = faults.keep(self.algorithm(algorithm)).unwrap_or_default();
         }
         if let Some(bits) = fields.get("effective_bits") {
-            form.effective_bits = from_node(bits).map_err(|error| within(error, "effective_bits"))?;
+            let read = typed(bits).map_err(|faults| faults.within("effective_bits"));
+            form.effective_bits = faults.keep(read).unwrap_or_default();
         }
+        let form = faults.unless_any(form)?;
         let at = fields.get("effective_bits").unwrap_or(node);
-        QuantizeConfig::try_from(form).map_err(|message| at.mark.refuse(message).key("effective_bits"))
+        Ok(QuantizeConfig::try_from(form).map_err(|message| at.mark.refuse(message).key("effective_bits"))?)
+    }
+
+    /// `algorithm` as it is written: what it asks for is checked where it is carried out, as ModelOpt does.
+    fn algorithm(&mut self, node: &Node) -> Result<Field<Value>> {
+        match &node.content {
+            Content::Null => Ok(Field::Null),
+            Content::Text(_) | Content::Map(_) | Content::List(_) => {
+                self.notes.extend(old_options(node));
+                Ok(Field::Set(node.to_value()))
+            }
+            _ => {
+                let message =
+                    format!("`algorithm` is a name, a mapping, a list or null, not {}", node.kind());
+                Err(node.mark.refuse(message).key("algorithm").hint("write `algorithm: max`"))
+            }
+        }
     }
 
     /// The entries of a configuration: a list, or the mapping of older releases.
     ///
     /// # Errors
-    /// Anything that ModelOpt's `QuantizerCfgEntry` would refuse, at its line.
-    pub fn entries(&mut self, node: &Node) -> Result<Vec<QuantizerEntry>> {
-        let mut entries = Vec::new();
+    /// Everything that ModelOpt's `QuantizerCfgEntry` would refuse, at its line.
+    pub fn entries(&mut self, node: &Node) -> Checked<Vec<QuantizerEntry>> {
+        let (mut entries, mut faults) = (Vec::new(), Faults::default());
         match &node.content {
             Content::List(list) => {
                 for (index, element) in list.iter().enumerate() {
-                    let read = self.listed(element).map_err(|error| within(error, &index.to_string()))?;
-                    entries.extend(read);
+                    let read = self.listed(element).map_err(|faults| faults.within(&index.to_string()));
+                    entries.extend(faults.keep(read).into_iter().flatten());
+                    if faults.are_enough() {
+                        break;
+                    }
                 }
             }
             Content::Map(mapping) => {
                 for entry in mapping.iter() {
                     self.note_legacy(node);
                     let read =
-                        self.legacy(&entry.key, &entry.node).map_err(|error| within(error, &entry.key))?;
-                    entries.extend(read);
+                        self.legacy(&entry.key, &entry.node).map_err(|faults| faults.within(&entry.key));
+                    entries.extend(faults.keep(read).into_iter().flatten());
+                    if faults.are_enough() {
+                        break;
+                    }
                 }
             }
             _ => {
@@ -96,14 +113,15 @@ impl Reader {
                 return Err(node
                     .mark
                     .refuse(message)
-                    .hint("write lines like `- {quantizer_name: '*', enable: false}`"));
+                    .hint("write lines like `- {quantizer_name: '*', enable: false}`")
+                    .into());
             }
         }
-        Ok(entries)
+        faults.unless_any(entries)
     }
 
     /// One element of the list, in its own or an older form.
-    fn listed(&mut self, node: &Node) -> Result<Vec<QuantizerEntry>> {
+    fn listed(&mut self, node: &Node) -> Checked<Vec<QuantizerEntry>> {
         let fields = mapping(node, "a quantizer entry")?;
         let is_legacy = fields.get("quantizer_name").is_none()
             && !fields.keys().any(|key| matches!(key, "cfg" | "enable" | "parent_class"))
@@ -134,7 +152,7 @@ impl Reader {
     }
 
     /// `pattern: attributes`, `nn.Class: {pattern: attributes}` and `default: attributes` of older releases.
-    fn legacy(&mut self, key: &str, value: &Node) -> Result<Vec<QuantizerEntry>> {
+    fn legacy(&mut self, key: &str, value: &Node) -> Checked<Vec<QuantizerEntry>> {
         if !key.starts_with("nn.") {
             let name = if key == "default" { "*" } else { key };
             return Ok(vec![legacy_entry(name, Field::Unset, value)?]);
@@ -147,31 +165,58 @@ impl Reader {
     /// One entry in today's form.
     ///
     /// # Errors
-    /// An unknown or missing key, wrong attributes, or an entry that changes nothing.
-    pub fn entry(&mut self, node: &Node) -> Result<QuantizerEntry> {
+    /// Unknown or missing keys, wrong attributes, or an entry that changes nothing.
+    pub fn entry(&mut self, node: &Node) -> Checked<QuantizerEntry> {
         const KNOWN: [&str; 4] = ["quantizer_name", "parent_class", "cfg", "enable"];
         let fields = mapping(node, "a quantizer entry")?;
-        known_keys(node, &KNOWN)?;
-        let Some(name) = fields.get("quantizer_name") else {
-            return Err(node
-                .mark
+        let mut faults = Faults::default();
+        faults.keep(known_keys(node, &KNOWN));
+        let unnamed = || {
+            node.mark
                 .refuse("`quantizer_name` is missing")
                 .key("quantizer_name")
-                .hint("name the quantizers, like `quantizer_name: '*weight_quantizer'`"));
+                .hint("name the quantizers, like `quantizer_name: '*weight_quantizer'`")
         };
-        let part = |key: &'static str| move |error| within(error, key);
+        let part = |key: &'static str| move |faults: Faults| faults.within(key);
+        let read = fields.get("cfg").map_or(Ok(Field::Unset), cfg).map_err(part("cfg"));
+        let cfg = faults.keep(read);
+        let enable = faults.keep(fields.get("enable").map(typed).transpose().map_err(part("enable")));
+        let class = fields.get("parent_class").map_or(Ok(Field::Unset), typed);
+        let parent_class = faults.keep(class.map_err(part("parent_class")));
+        let name = fields.get("quantizer_name").ok_or_else(|| unnamed().into());
+        let quantizer_name = faults.keep(name.and_then(typed).map_err(|faults: Faults| {
+            if fields.get("quantizer_name").is_some() { faults.within("quantizer_name") } else { faults }
+        }));
+        faults.unless_any(())?;
         let form = EntryForm {
-            cfg: fields.get("cfg").map_or(Ok(Field::Unset), cfg).map_err(part("cfg"))?,
-            enable: fields.get("enable").map(from_node).transpose().map_err(part("enable"))?,
-            parent_class: fields
-                .get("parent_class")
-                .map_or(Ok(Field::Unset), from_node)
-                .map_err(part("parent_class"))?,
-            quantizer_name: from_node(name).map_err(part("quantizer_name"))?,
+            cfg: cfg.unwrap_or_default(),
+            enable: enable.flatten(),
+            parent_class: parent_class.unwrap_or_default(),
+            quantizer_name: quantizer_name.unwrap_or_default(),
             origin: Some(origin(node)),
         };
-        form.entry().map_err(|fault| place(&fault, node))
+        Ok(form.entry().map_err(|fault| place(&fault, node))?)
     }
+}
+
+/// The spellings of calibration options that ModelOpt has dropped, with today's.
+fn old_options(algorithm: &Node) -> Vec<String> {
+    let steps = algorithm.list().unwrap_or(std::slice::from_ref(algorithm));
+    let entries = steps.iter().filter_map(Node::mapping).flat_map(Mapping::iter);
+    let old = entries.filter_map(|entry| {
+        let today = match entry.key.as_str() {
+            "use_sequential" => format!("layerwise: {{enable: {}}}", entry.node.to_value()),
+            "layerwise_checkpoint_dir" => "layerwise: {enable: true, checkpoint_dir: DIR}".to_owned(),
+            "layerwise" if matches!(entry.node.content, Content::Bool(_)) => {
+                format!("layerwise: {{enable: {}}}", entry.node.to_value())
+            }
+            _ => return None,
+        };
+        let Mark { source, line, .. } = &entry.mark;
+        let file = source.file.display();
+        Some(format!("{file}:{line}: `{}` is a form of older releases; today's is `{today}`", entry.key))
+    });
+    old.collect()
 }
 
 /// A single unknown key close to a known one is a misspelt entry rather than a pattern of the older form.
@@ -183,11 +228,11 @@ fn origin(node: &Node) -> EntryOrigin {
     if node.mark.source.library { EntryOrigin::Library } else { EntryOrigin::Own }
 }
 
-fn legacy_entry(name: &str, parent_class: Field<String>, value: &Node) -> Result<QuantizerEntry> {
+fn legacy_entry(name: &str, parent_class: Field<String>, value: &Node) -> Checked<QuantizerEntry> {
     let mut value = value.clone();
     let mut enable = None;
     if let Content::Map(fields) = &mut value.content {
-        enable = fields.remove("enable").map(|entry| from_node::<bool>(&entry.node)).transpose()?;
+        enable = fields.remove("enable").map(|entry| typed::<bool>(&entry.node)).transpose()?;
         if fields.is_empty() {
             value.content = Content::Null;
         }
@@ -200,17 +245,19 @@ fn legacy_entry(name: &str, parent_class: Field<String>, value: &Node) -> Result
         quantizer_name: name.to_owned(),
         origin: Some(origin(&value)),
     };
-    form.entry().map_err(|fault| place(&fault, &value))
+    Ok(form.entry().map_err(|fault| place(&fault, &value))?)
 }
 
-fn cfg(node: &Node) -> Result<Field<QuantizerCfg>> {
+fn cfg(node: &Node) -> Checked<Field<QuantizerCfg>> {
     Ok(match &node.content {
         Content::Null => Field::Null,
         Content::List(list) => {
-            let many = list.iter().enumerate().map(|(index, element)| {
-                attributes(element).map_err(|error| within(error, &index.to_string()))
-            });
-            Field::Set(QuantizerCfg::Many(many.collect::<Result<_>>()?))
+            let (mut many, mut faults) = (Vec::with_capacity(list.len()), Faults::default());
+            for (index, element) in list.iter().enumerate() {
+                let read = attributes(element).map_err(|faults| faults.within(&index.to_string()));
+                many.extend(faults.keep(read));
+            }
+            Field::Set(QuantizerCfg::Many(faults.unless_any(many)?))
         }
         _ => Field::Set(QuantizerCfg::One(Box::new(attributes(node)?))),
     })
@@ -219,10 +266,10 @@ fn cfg(node: &Node) -> Result<Field<QuantizerCfg>> {
 /// Attributes of one quantizer, checked.
 ///
 /// # Errors
-/// Anything that ModelOpt's `QuantizerAttributeConfig` would refuse, at its line.
-pub(super) fn attributes(node: &Node) -> Result<QuantizerAttributes> {
+/// Everything that ModelOpt's `QuantizerAttributeConfig` would refuse, at its line.
+pub(super) fn attributes(node: &Node) -> Checked<QuantizerAttributes> {
     mapping(node, "quantizer attributes")?;
-    let attributes: QuantizerAttributes = from_node(node)?;
+    let attributes: QuantizerAttributes = typed(node)?;
     attributes.check().map_err(|fault| place(&fault, node))?;
     Ok(attributes)
 }
@@ -238,27 +285,15 @@ pub(super) fn mapping<'a>(node: &'a Node, what: &str) -> Result<&'a crate::yaml:
 /// Refuses keys that are not among the known ones.
 ///
 /// # Errors
-/// The first unknown key, with a suggestion.
-pub(super) fn known_keys(node: &Node, known: &[&str]) -> Result<()> {
-    let unknown =
-        node.mapping().and_then(|fields| fields.iter().find(|entry| !known.contains(&entry.key.as_str())));
-    match unknown {
-        Some(entry) => Err(entry
-            .mark
-            .refuse(format!("unknown key `{}`", entry.key))
-            .key(&entry.key)
-            .hint(did_you_mean(&entry.key, known))),
-        None => Ok(()),
+/// Each unknown key, with a suggestion.
+pub(super) fn known_keys(node: &Node, known: &[&str]) -> Checked<()> {
+    let mut faults = Faults::default();
+    let entries = node.mapping().into_iter().flat_map(Mapping::iter);
+    for entry in entries.filter(|entry| !known.contains(&entry.key.as_str())).take(ENOUGH) {
+        let refusal = entry.mark.refuse(format!("unknown key `{}`", entry.key)).key(&entry.key);
+        faults.keep::<()>(Err(refusal.hint(did_you_mean(&entry.key, known))));
     }
-}
-
-/// Puts a step in front of the key of an error.
-pub(super) fn within(mut error: Error, step: &str) -> Error {
-    error.place.key = Some(match error.place.key.take().filter(|key| !key.is_empty()) {
-        Some(key) => format!("{step}.{key}"),
-        None => step.to_owned(),
-    });
-    error
+    faults.unless_any(())
 }
 
 /// The error for a broken rule, at the attribute at fault.

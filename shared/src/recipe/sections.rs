@@ -3,38 +3,52 @@
 use super::auto_quantize::{AutoQuantize, HasBaseline, SearchSpace};
 use super::body::{Body, Metadata, RecipeType};
 use super::config::QuantizeConfig;
-use super::read::{Reader, known_keys, mapping, place, within};
+use super::faults::{Checked, Faults};
+use super::read::{Reader, known_keys, mapping, place};
 use super::training;
+use super::typed::typed;
 use crate::numerics::field::Field;
-use crate::yaml::{Node, from_node};
+use crate::yaml::Node;
 use crate::{Error, Result};
 
 /// Metadata and body of a resolved recipe.
 ///
 /// # Errors
-/// Anything that ModelOpt's schema of this recipe type would refuse, at its line.
-pub(super) fn recipe(node: &Node, reader: &mut Reader) -> Result<(Metadata, Body)> {
+/// Everything that ModelOpt's schema of this recipe type would refuse, at its line.
+pub(super) fn recipe(node: &Node, reader: &mut Reader) -> Checked<(Metadata, Body)> {
     let fields = mapping(node, "a recipe")?;
-    let Some(metadata) = fields.get("metadata") else {
-        return Err(missing_type(node));
+    let written = fields.get("metadata").ok_or_else(|| missing_type(node))?;
+    let mut faults = Faults::default();
+    let metadata: Option<Metadata> = faults.keep(typed(written).map_err(|faults| faults.within("metadata")));
+    let kind = match &metadata {
+        Some(metadata) => metadata.recipe_type,
+        // The body can be looked at as long as its type is clear.
+        None => match written.child("recipe_type").map(typed) {
+            Some(Ok(kind)) => kind,
+            _ => return faults.unless_any(()).and(Err(missing_type(node).into())),
+        },
     };
-    let metadata: Metadata = from_node(metadata).map_err(|error| within(error, "metadata"))?;
-    let kind = metadata.recipe_type;
-    let body = match kind {
-        RecipeType::Ptq => {
-            known_keys(node, &["metadata", "quantize"])?;
-            Body::Quantize(config(required(node, kind)?, "quantize", reader)?)
-        }
-        RecipeType::AutoQuantize => {
-            known_keys(node, &["metadata", "quantize", "auto_quantize"])?;
-            auto_quantize(node, reader)?
-        }
+    let known: &[&str] = match kind {
+        RecipeType::Ptq => &["metadata", "quantize"],
+        RecipeType::AutoQuantize => &["metadata", "quantize", "auto_quantize"],
+        _ => &["metadata", "model", "data", "training", kind.section()],
+    };
+    faults.keep(known_keys(node, known));
+    let body = faults.keep(body(node, kind, reader));
+    match (metadata, body) {
+        (Some(metadata), Some(body)) => faults.unless_any((metadata, body)),
+        _ => Err(faults),
+    }
+}
+
+fn body(node: &Node, kind: RecipeType, reader: &mut Reader) -> Checked<Body> {
+    Ok(match kind {
+        RecipeType::Ptq => Body::Quantize(config(required(node, kind)?, "quantize", reader)?),
+        RecipeType::AutoQuantize => auto_quantize(node, reader)?,
         RecipeType::SpeculativeEagle | RecipeType::SpeculativeDflash | RecipeType::SpeculativeMedusa => {
-            known_keys(node, &["metadata", "model", "data", "training", kind.section()])?;
             Body::Training(training::sections(node, kind, reader)?)
         }
-    };
-    Ok((metadata, body))
+    })
 }
 
 /// The error for a file that does not say what sort of recipe it is.
@@ -60,29 +74,35 @@ pub(super) fn required(node: &Node, kind: RecipeType) -> Result<&Node> {
     })
 }
 
-fn config(node: &Node, key: &str, reader: &mut Reader) -> Result<QuantizeConfig> {
-    reader.config(node).map_err(|error| within(error, key))
+fn config(node: &Node, key: &str, reader: &mut Reader) -> Checked<QuantizeConfig> {
+    reader.config(node).map_err(|faults| faults.within(key))
 }
 
-fn configs(node: &Node, reader: &mut Reader) -> Result<Vec<QuantizeConfig>> {
+fn configs(node: &Node, reader: &mut Reader) -> Checked<Vec<QuantizeConfig>> {
     let list = node.list().ok_or_else(|| {
         node.mark
             .refuse(format!("`candidate_formats` is a list of quantizer configurations, not {}", node.kind()))
     })?;
-    list.iter().enumerate().map(|(index, node)| config(node, &index.to_string(), reader)).collect()
+    let (mut configs, mut faults) = (Vec::with_capacity(list.len()), Faults::default());
+    for (index, node) in list.iter().enumerate() {
+        configs.extend(faults.keep(config(node, &index.to_string(), reader)));
+    }
+    faults.unless_any(configs)
 }
 
-fn auto_quantize(node: &Node, reader: &mut Reader) -> Result<Body> {
-    let baseline = match node.child("quantize").filter(|node| !node.is_null()) {
-        Some(baseline) => Some(config(baseline, "quantize", reader)?),
-        None => None,
-    };
+fn auto_quantize(node: &Node, reader: &mut Reader) -> Checked<Body> {
+    let mut faults = Faults::default();
+    let written = node.child("quantize").filter(|node| !node.is_null());
+    let baseline = faults.keep(written.map(|node| config(node, "quantize", reader)).transpose());
     let at = required(node, RecipeType::AutoQuantize)?;
-    let in_section = |error| within(error, "auto_quantize");
-    let search = search(at, reader).map_err(in_section)?;
+    let search = faults.keep(search(at, reader).map_err(|faults| faults.within("auto_quantize")));
+    let (Some(baseline), Some(search)) = (baseline, search) else {
+        return Err(faults);
+    };
     let has_baseline = if baseline.is_some() { HasBaseline::Yes } else { HasBaseline::No };
-    search.check(has_baseline).map_err(|fault| in_section(place(&fault, at)))?;
-    Ok(Body::AutoQuantize { baseline, search: Box::new(search) })
+    let checked = search.check(has_baseline).map_err(|fault| Faults::from(place(&fault, at)));
+    faults.keep(checked.map_err(|faults| faults.within("auto_quantize")));
+    faults.unless_any(Body::AutoQuantize { baseline, search: Box::new(search) })
 }
 
 const SEARCH_KEYS: [&str; 8] = [
@@ -96,58 +116,75 @@ const SEARCH_KEYS: [&str; 8] = [
     "kv_cache",
 ];
 
-fn search(node: &Node, reader: &mut Reader) -> Result<AutoQuantize> {
+fn search(node: &Node, reader: &mut Reader) -> Checked<AutoQuantize> {
     let fields = mapping(node, "`auto_quantize`")?;
-    known_keys(node, &SEARCH_KEYS)?;
-    let Some(constraints) = optional(node, "constraints")? else {
-        let refusal = node.mark.refuse("`constraints` is missing").key("constraints");
-        return Err(refusal.hint("add `constraints: {effective_bits: 4.8}`"));
-    };
-    let part = |key: &'static str| move |error| within(error, key);
-    let formats = fields.get("candidate_formats").map(|node| configs(node, reader));
-    let candidate_formats = formats.transpose().map_err(part("candidate_formats"))?;
-    let spaces = fields.get("module_search_spaces").map(|node| search_spaces(node, reader));
-    let module_search_spaces = spaces.transpose().map_err(part("module_search_spaces"))?;
+    let mut faults = Faults::default();
+    faults.keep(known_keys(node, &SEARCH_KEYS));
+    let constraints = optional(node, "constraints").and_then(|constraints| {
+        let missing = || {
+            let refusal = node.mark.refuse("`constraints` is missing").key("constraints");
+            refusal.hint("add `constraints: {effective_bits: 4.8}`").into()
+        };
+        constraints.ok_or_else(missing)
+    });
+    let constraints = faults.keep(constraints);
+    let part = |key: &'static str| move |faults: Faults| faults.within(key);
+    let formats = fields.get("candidate_formats").map(|node| configs(node, reader)).transpose();
+    let candidate_formats = faults.keep(formats.map_err(part("candidate_formats"))).flatten();
+    let spaces = fields.get("module_search_spaces").map(|node| search_spaces(node, reader)).transpose();
+    let module_search_spaces = faults.keep(spaces.map_err(part("module_search_spaces"))).flatten();
     let kv_cache = match fields.get("kv_cache") {
         None => Field::Unset,
         Some(node) if node.is_null() => Field::Null,
-        Some(node) => Field::Set(config(node, "kv_cache", reader)?),
+        Some(node) => faults.keep(config(node, "kv_cache", reader)).map_or(Field::Null, Field::Set),
     };
-    Ok(AutoQuantize {
+    let auto_quantize_method = faults.keep(optional(node, "auto_quantize_method")).flatten();
+    let score_size = faults.keep(optional(node, "score_size")).flatten();
+    let disabled_layers = faults.keep(optional(node, "disabled_layers")).flatten();
+    let cost_excluded_layers = faults.keep(optional(node, "cost_excluded_layers")).flatten();
+    let Some(constraints) = constraints else {
+        return Err(faults);
+    };
+    faults.unless_any(AutoQuantize {
         constraints,
         candidate_formats,
         module_search_spaces,
-        auto_quantize_method: optional(node, "auto_quantize_method")?,
-        score_size: optional(node, "score_size")?,
-        disabled_layers: optional(node, "disabled_layers")?,
-        cost_excluded_layers: optional(node, "cost_excluded_layers")?,
+        auto_quantize_method,
+        score_size,
+        disabled_layers,
+        cost_excluded_layers,
         kv_cache,
     })
 }
 
-fn optional<T: serde::de::DeserializeOwned>(node: &Node, key: &str) -> Result<Option<T>> {
-    node.child(key).map(from_node).transpose().map_err(|error| within(error, key))
+fn optional<T: serde::de::DeserializeOwned>(node: &Node, key: &str) -> Checked<Option<T>> {
+    node.child(key).map(typed).transpose().map_err(|faults| faults.within(key))
 }
 
-fn search_spaces(node: &Node, reader: &mut Reader) -> Result<Vec<SearchSpace>> {
+fn search_spaces(node: &Node, reader: &mut Reader) -> Checked<Vec<SearchSpace>> {
     let list = node
         .list()
         .ok_or_else(|| node.mark.refuse(format!("`module_search_spaces` is a list, not {}", node.kind())))?;
-    let mut spaces = Vec::with_capacity(list.len());
+    let (mut spaces, mut faults) = (Vec::with_capacity(list.len()), Faults::default());
     for (index, node) in list.iter().enumerate() {
-        let in_space = |error| within(error, &index.to_string());
-        mapping(node, "a search space").map_err(in_space)?;
-        known_keys(node, &["module_name_patterns", "candidate_formats", "allow_no_quant"])
-            .map_err(in_space)?;
-        let formats =
-            node.child("candidate_formats").map_or_else(|| Ok(Vec::new()), |node| configs(node, reader));
-        spaces.push(SearchSpace {
-            module_name_patterns: optional(node, "module_name_patterns")
-                .map_err(in_space)?
-                .unwrap_or_default(),
-            candidate_formats: formats.map_err(|error| in_space(within(error, "candidate_formats")))?,
-            allow_no_quant: optional(node, "allow_no_quant").map_err(in_space)?,
-        });
+        let read = search_space(node, reader).map_err(|faults| faults.within(&index.to_string()));
+        spaces.extend(faults.keep(read));
     }
-    Ok(spaces)
+    faults.unless_any(spaces)
+}
+
+fn search_space(node: &Node, reader: &mut Reader) -> Checked<SearchSpace> {
+    mapping(node, "a search space")?;
+    let mut faults = Faults::default();
+    faults.keep(known_keys(node, &["module_name_patterns", "candidate_formats", "allow_no_quant"]));
+    let formats =
+        node.child("candidate_formats").map_or_else(|| Ok(Vec::new()), |node| configs(node, reader));
+    let candidate_formats = faults.keep(formats.map_err(|faults| faults.within("candidate_formats")));
+    let module_name_patterns = faults.keep(optional(node, "module_name_patterns")).flatten();
+    let allow_no_quant = faults.keep(optional(node, "allow_no_quant")).flatten();
+    faults.unless_any(SearchSpace {
+        module_name_patterns: module_name_patterns.unwrap_or_default(),
+        candidate_formats: candidate_formats.unwrap_or_default(),
+        allow_no_quant,
+    })
 }

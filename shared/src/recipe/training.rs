@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::body::RecipeType;
-use super::read::{Reader, known_keys, mapping, within};
+use super::faults::{Checked, Faults};
+use super::read::{Reader, known_keys, mapping};
 use super::sections::required;
 use crate::Result;
 use crate::yaml::Node;
@@ -27,25 +28,28 @@ const DATA_KEYS: [&str; 12] = [
 /// The sections as they are; how data comes, and so whether training is offline, follows from the data's sources.
 ///
 /// # Errors
-/// A section that is no mapping, an unknown key of `model` or `data`, or sources that contradict each other.
-pub(super) fn sections(node: &Node, kind: RecipeType, reader: &mut Reader) -> Result<Map<String, Value>> {
+/// Sections that are no mappings, unknown keys of `model` or `data`, and sources that contradict each other.
+pub(super) fn sections(node: &Node, kind: RecipeType, reader: &mut Reader) -> Checked<Map<String, Value>> {
     let own = kind.section();
     required(node, kind)?;
+    let mut faults = Faults::default();
     let mode = match node.child("data") {
-        Some(data) => mode(data).map_err(|error| within(error, "data"))?,
-        None => "online",
+        Some(data) => faults.keep(mode(data).map_err(|error| Faults::from(error).within("data"))),
+        None => Some("online"),
     };
     let mut sections = Map::new();
     for (key, known) in [("model", &MODEL_KEYS[..]), ("data", &DATA_KEYS[..]), ("training", &[]), (own, &[])]
     {
         let Some(node) = node.child(key) else { continue };
-        let in_section = |error| within(error, key);
-        mapping(node, "a section of a training recipe").map_err(in_section)?;
+        let is_mapping = mapping(node, "a section of a training recipe").map(drop);
+        faults.keep(is_mapping.map_err(|error| Faults::from(error).within(key)));
         if !known.is_empty() {
-            known_keys(node, known).map_err(in_section)?;
+            faults.keep(known_keys(node, known).map_err(|faults| faults.within(key)));
         }
         sections.insert(key.to_owned(), node.to_value());
     }
+    faults.unless_any(())?;
+    let mode = mode.unwrap_or("online");
     let mut derive = |section: &str, key: String, value: Value| {
         if let Some(Value::Object(section)) = sections.get_mut(section) {
             section.insert(key, value);

@@ -11,14 +11,21 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// A hint for an unknown word: the closest candidate, or all of them.
+/// How many known words a hint lists.
+const LISTED: usize = 20;
+
+/// A hint for an unknown word: the closest candidate, or the first of them.
 pub fn did_you_mean(word: &str, candidates: &[&str]) -> String {
     match closest(word, candidates.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
         None if candidates.is_empty() => "remove it".to_owned(),
         None => {
-            let known: Vec<String> = candidates.iter().map(|candidate| format!("`{candidate}`")).collect();
-            format!("known here: {}", known.join(", "))
+            let listed = candidates.iter().take(LISTED).map(|candidate| format!("`{candidate}`"));
+            let listed = listed.collect::<Vec<_>>().join(", ");
+            match candidates.len().saturating_sub(LISTED) {
+                0 => format!("known here: {listed}"),
+                more => format!("known here: {listed} and {more} more"),
+            }
         }
     }
 }
@@ -65,5 +72,11 @@ mod tests {
         assert_eq!(closest("calibration", ["cfg", "enable"]), None);
         assert_eq!(closest("ab", ["x", "y"]), None);
         assert_eq!(did_you_mean("zzz", &["cfg", "enable"]), "known here: `cfg`, `enable`");
+    }
+
+    #[test]
+    fn a_hint_does_not_list_a_thousand_words() {
+        let hint = did_you_mean("zzz", &["cfg"; 1000]);
+        assert!(hint.ends_with("`cfg` and 980 more"), "{hint}");
     }
 }

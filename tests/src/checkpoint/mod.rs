@@ -3,5 +3,5 @@
 mod reader;
 mod writer;
 
-pub use reader::{Tensor, bf16_values, looks_whole, read_folder};
+pub use reader::{Tensor, bf16_values, looks_whole, read_file, read_folder};
 pub use writer::{NamedTensor, write_safetensors, write_sharded};

@@ -28,6 +28,15 @@ impl Tensor {
         assert_eq!((self.dtype.as_str(), self.bytes.len()), ("F32", 4), "not an F32 scalar");
         f32::from_le_bytes([self.bytes[0], self.bytes[1], self.bytes[2], self.bytes[3]])
     }
+
+    /// The values of a BF16 or F32 tensor.
+    pub fn values(&self) -> Vec<f32> {
+        match self.dtype.as_str() {
+            "BF16" => bf16_values(self),
+            "F32" => self.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            other => panic!("no values of {other} tensors"),
+        }
+    }
 }
 
 /// The values of a BF16 tensor.
@@ -60,7 +69,7 @@ pub fn read_folder(folder: &Path) -> BTreeMap<String, Tensor> {
 }
 
 /// Every tensor of one file.
-fn read_file(path: &Path) -> BTreeMap<String, Tensor> {
+pub fn read_file(path: &Path) -> BTreeMap<String, Tensor> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
     let length = usize::try_from(length).expect("a header that fits");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::specimen::{Family, Rope, Specimen, Spelling, VOCABULARY};
+use super::specimen::{Family, Mixture, Rope, Specimen, Spelling, VOCABULARY};
 
 /// The whole config.
 pub(super) fn config(specimen: &Specimen) -> Value {
@@ -11,6 +11,8 @@ pub(super) fn config(specimen: &Specimen) -> Value {
         Family::Mistral => ("MistralForCausalLM", "mistral"),
         Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
         Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+        Family::Qwen3Moe => ("Qwen3MoeForCausalLM", "qwen3_moe"),
+        Family::Mixtral => ("MixtralForCausalLM", "mixtral"),
     };
     let mut config = json!({
         "architectures": [class],
@@ -36,16 +38,42 @@ pub(super) fn config(specimen: &Specimen) -> Value {
         Family::Llama => {
             entries.extend([("attention_bias".into(), false.into()), ("mlp_bias".into(), false.into())])
         }
-        Family::Mistral => entries.extend([("sliding_window".into(), 4096.into())]),
+        Family::Mistral => {
+            entries.insert("sliding_window".into(), specimen.window.unwrap_or(4096).into());
+        }
+        Family::Mixtral => {
+            entries.insert("sliding_window".into(), specimen.window.into());
+        }
         Family::Qwen2 => entries.extend([("use_sliding_window".into(), false.into())]),
-        Family::Qwen3 => {
+        Family::Qwen3 | Family::Qwen3Moe => {
             // Qwen3's default is 128, not hidden / heads: it is always written.
             entries.insert("head_dim".into(), specimen.head_dim.into());
             entries.insert("attention_bias".into(), false.into());
         }
     }
+    if let Some(mixture) = &specimen.mixture {
+        add_experts(specimen, mixture, entries);
+    }
     add_rope_and_dtype(specimen, entries);
     config
+}
+
+/// The keys of a mixture of experts.
+fn add_experts(specimen: &Specimen, mixture: &Mixture, entries: &mut Map<String, Value>) {
+    let count = match (specimen.family, specimen.spelling) {
+        (Family::Qwen3Moe, Spelling::Old) => "num_experts",
+        _ => "num_local_experts",
+    };
+    entries.insert(count.into(), mixture.experts.into());
+    entries.insert("num_experts_per_tok".into(), mixture.per_token.into());
+    if specimen.family == Family::Mixtral {
+        entries.insert("intermediate_size".into(), mixture.width.into());
+        return;
+    }
+    entries.insert("moe_intermediate_size".into(), mixture.width.into());
+    entries.insert("norm_topk_prob".into(), mixture.normalised.into());
+    entries.insert("decoder_sparse_step".into(), mixture.step.into());
+    entries.insert("mlp_only_layers".into(), mixture.dense_layers.into());
 }
 
 /// The keys that the two spellings write differently.

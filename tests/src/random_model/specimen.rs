@@ -11,6 +11,40 @@ pub enum Family {
     Qwen2,
     /// RMS norms on the heads of q and k.
     Qwen3,
+    /// As Qwen3, with experts.
+    Qwen3Moe,
+    /// As Mistral, with experts.
+    Mixtral,
+}
+
+/// The experts that some layers have in place of an MLP.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mixture {
+    /// Experts of a layer.
+    pub experts: usize,
+    /// Experts that a token goes through.
+    pub per_token: usize,
+    /// Width inside an expert.
+    pub width: usize,
+    /// Whether the weights of a token's experts are made to sum to one; Mixtral's always are.
+    pub normalised: bool,
+    /// Every how many layers there are experts.
+    pub step: usize,
+    /// Layers that have an MLP all the same.
+    pub dense_layers: &'static [usize],
+    /// How the file keeps the experts.
+    pub storage: Storage,
+    /// An expert that no token ever goes through.
+    pub silent: Option<usize>,
+}
+
+/// How a file keeps the experts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// One by one, under the names of the hub.
+    Alone,
+    /// In two tensors, under the names that transformers 5 has in memory.
+    Fused,
 }
 
 /// How positions are rotated.
@@ -79,6 +113,10 @@ pub struct Specimen {
     pub shards: usize,
     /// Decides every weight.
     pub seed: u64,
+    /// Attention window; Mistral's is written as 4096 where there is none here.
+    pub window: Option<usize>,
+    /// Experts.
+    pub mixture: Option<Mixture>,
 }
 
 impl Specimen {
@@ -89,7 +127,28 @@ impl Specimen {
 
     /// Whether the heads of q and k are normalised.
     pub fn has_head_norms(&self) -> bool {
-        self.family == Family::Qwen3
+        matches!(self.family, Family::Qwen3 | Family::Qwen3Moe)
+    }
+
+    /// The experts of a layer, where it has them.
+    pub fn experts_of(&self, layer: usize) -> Option<Mixture> {
+        let sparse = |mixture: &Mixture| {
+            (layer + 1).is_multiple_of(mixture.step) && !mixture.dense_layers.contains(&layer)
+        };
+        self.mixture.filter(sparse)
+    }
+
+    /// The same model in a file that keeps its experts one by one.
+    pub fn alone(self) -> Self {
+        Self { mixture: self.mixture.map(|mixture| Mixture { storage: Storage::Alone, ..mixture }), ..self }
+    }
+
+    /// What checkpoints call the block of router and experts, and an expert's gate, up and down projections.
+    pub fn expert_names(&self) -> (&'static str, [&'static str; 3]) {
+        match self.family {
+            Family::Mixtral => ("block_sparse_moe", ["w1", "w3", "w2"]),
+            _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
+        }
     }
 }
 
@@ -112,7 +171,24 @@ const BASE: Specimen = Specimen {
     spelling: Spelling::Old,
     shards: 1,
     seed: 1,
+    window: None,
+    mixture: None,
 };
+
+/// The experts from which the others differ.
+const EXPERTS: Mixture = Mixture {
+    experts: 6,
+    per_token: 2,
+    width: 96,
+    normalised: true,
+    step: 1,
+    dense_layers: &[],
+    storage: Storage::Alone,
+    silent: None,
+};
+
+/// The mixture of experts from which the others differ.
+const SPARSE: Specimen = Specimen { family: Family::Qwen3Moe, hidden: 128, heads: 4, mlp: 192, ..BASE };
 
 /// Every random model.
 pub fn specimens() -> Vec<Specimen> {
@@ -175,6 +251,40 @@ pub fn specimens() -> Vec<Specimen> {
             tied: true,
             seed: 7,
             ..BASE
+        },
+        Specimen { name: "qwen3-moe-old-spelling", mixture: Some(EXPERTS), seed: 8, ..SPARSE },
+        Specimen {
+            name: "qwen3-moe-plain-weights-few-layers",
+            layers: 5,
+            mixture: Some(Mixture {
+                experts: 5,
+                per_token: 3,
+                normalised: false,
+                step: 2,
+                dense_layers: &[3],
+                ..EXPERTS
+            }),
+            spelling: Spelling::New,
+            shards: 2,
+            seed: 9,
+            ..SPARSE
+        },
+        Specimen {
+            name: "qwen3-moe-fused-silent-expert",
+            mixture: Some(Mixture { storage: Storage::Fused, silent: Some(4), ..EXPERTS }),
+            spelling: Spelling::New,
+            seed: 10,
+            ..SPARSE
+        },
+        Specimen {
+            name: "mixtral-window-sharded",
+            layers: 2,
+            family: Family::Mixtral,
+            window: Some(24),
+            mixture: Some(Mixture { experts: 4, width: 160, ..EXPERTS }),
+            shards: 3,
+            seed: 11,
+            ..SPARSE
         },
     ]
 }

@@ -1,5 +1,6 @@
 //! Weights of a random model, scaled so that a wrong rotation, norm or bias moves the perplexity by per cents.
 
+use super::experts::{STEADY, add_experts};
 use super::numbers::Numbers;
 use super::specimen::{Specimen, VOCABULARY};
 use crate::checkpoint::NamedTensor;
@@ -18,8 +19,13 @@ pub fn tensors(specimen: &Specimen) -> Vec<NamedTensor> {
     // Logits with a deviation of 2: sharp enough that mistakes show, flat enough that bf16 noise averages out.
     let logit = Spread { mean: 0.0, deviation: 2.0 / (hidden as f64).sqrt() };
     maker.add("model.embed_tokens.weight", &[VOCABULARY, hidden], logit);
+    if specimen.mixture.is_some_and(|mixture| mixture.silent.is_some()) {
+        for row in maker.tensors[0].bytes.chunks_mut(2 * hidden) {
+            row[..2].copy_from_slice(&half::bf16::from_f64(STEADY).to_le_bytes());
+        }
+    }
     for layer in 0..specimen.layers {
-        add_layer(&mut maker, specimen, &format!("model.layers.{layer}"));
+        add_layer(&mut maker, specimen, layer);
     }
     maker.add("model.norm.weight", &[hidden], NORM);
     if !specimen.tied {
@@ -31,7 +37,8 @@ pub fn tensors(specimen: &Specimen) -> Vec<NamedTensor> {
 const NORM: Spread = Spread { mean: 1.0, deviation: 0.2 };
 const BIAS: Spread = Spread { mean: 0.0, deviation: 0.5 };
 
-fn add_layer(maker: &mut Maker, specimen: &Specimen, layer: &str) {
+fn add_layer(maker: &mut Maker, specimen: &Specimen, number: usize) {
+    let layer = format!("model.layers.{number}");
     let queries = specimen.heads * specimen.head_dim;
     let keys = specimen.kv_heads * specimen.head_dim;
     let (hidden, mlp) = (specimen.hidden, specimen.mlp);
@@ -49,15 +56,19 @@ fn add_layer(maker: &mut Maker, specimen: &Specimen, layer: &str) {
     }
     maker.add_matrix(&format!("{layer}.self_attn.o_proj"), hidden, queries, 1.0);
     maker.add(&format!("{layer}.post_attention_layernorm.weight"), &[hidden], NORM);
+    if let Some(mixture) = specimen.experts_of(number) {
+        add_experts(maker, specimen, &mixture, &layer);
+        return;
+    }
     maker.add_matrix(&format!("{layer}.mlp.gate_proj"), mlp, hidden, 1.0);
     maker.add_matrix(&format!("{layer}.mlp.up_proj"), mlp, hidden, 1.0);
     maker.add_matrix(&format!("{layer}.mlp.down_proj"), hidden, mlp, 1.0);
 }
 
 /// Draws tensors one after another from one stream.
-struct Maker {
+pub(super) struct Maker {
     numbers: Numbers,
-    tensors: Vec<NamedTensor>,
+    pub(super) tensors: Vec<NamedTensor>,
 }
 
 impl Maker {
@@ -72,7 +83,7 @@ impl Maker {
     }
 
     /// A linear weight that keeps the variance of its input, times `gain`.
-    fn add_matrix(&mut self, module: &str, rows: usize, columns: usize, gain: f64) {
+    pub(super) fn add_matrix(&mut self, module: &str, rows: usize, columns: usize, gain: f64) {
         let spread = Spread { mean: 0.0, deviation: gain / (columns as f64).sqrt() };
         self.add(&format!("{module}.weight"), &[rows, columns], spread);
     }

@@ -1,41 +1,144 @@
 //! The tap that fills statistics and changes nothing: calibration sees the unquantized model.
 
+use std::collections::BTreeMap;
+
 use qlaunch_shared::Result;
 use qlaunch_shared::assign::{Amax, Assignment};
+use qlaunch_shared::model::Model;
 
 use super::Statistics;
+use super::collect::Collection;
+use super::needs::Needs;
 use crate::network::{CacheSide, Inputs, Tap};
 use crate::ops::Backend;
 
 /// Observes what an assignment asks for, and nothing else.
+#[derive(Debug)]
 pub struct Observer<'a> {
     assignment: &'a Assignment,
-    /// What was seen so far.
+    /// What was seen so far. Sums of a layer are there after [`Observer::settle`].
     pub statistics: Statistics,
+    needs: BTreeMap<usize, Needs>,
+    /// Modules of routed experts: their tokens come as they are routed.
+    routed: Vec<bool>,
+    /// Tokens of a sample.
+    length: usize,
+    /// Sums that still grow, by the first linear that reads the activation, and whether experts were looked at that the model
+    /// does not use: these looks and the others take turns batch by batch, and sums must not depend on batches.
+    growing: BTreeMap<(usize, bool), Collection>,
+    widening: bool,
 }
 
 impl<'a> Observer<'a> {
     /// An observer that has seen nothing.
-    pub fn new(assignment: &'a Assignment) -> Self {
-        Self { assignment, statistics: Statistics::default() }
+    pub fn new(assignment: &'a Assignment, model: &Model) -> Self {
+        let linears = assignment.linears.iter();
+        let needs = linears.map(|linear| (linear.module, Needs::of(&assignment.calibration, linear)));
+        Self {
+            assignment,
+            statistics: Statistics::default(),
+            needs: needs.collect(),
+            routed: model.modules.iter().map(|module| module.expert().is_some()).collect(),
+            length: 1,
+            growing: BTreeMap::new(),
+            widening: false,
+        }
     }
 
-    fn wants(&self, module: usize) -> bool {
-        let input = self.assignment.linear(module).and_then(|linear| linear.input);
-        input.is_some_and(|input| input.amax == Amax::Calibrated)
+    /// Says how many tokens a sample has: they always come together.
+    pub fn set_length(&mut self, length: usize) {
+        self.length = length.max(1);
+    }
+
+    /// Says whether inputs are about to be seen of experts that the model does not use, where nothing else is to be seen of
+    /// them.
+    pub fn set_widening(&mut self, widening: bool) {
+        self.widening = widening;
+    }
+
+    /// What is collected of the input of a linear.
+    pub fn needs(&self, module: usize) -> Needs {
+        self.needs.get(&module).copied().unwrap_or_default()
+    }
+
+    /// Sees an activation as the quantizer of these readers leaves it.
+    ///
+    /// # Errors
+    /// The sums cannot be made.
+    pub fn rounded<B: Backend>(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<()> {
+        let readers: Vec<usize> =
+            readers.iter().copied().filter(|&module| self.needs(module).rounded_gram).collect();
+        let Some(&first) = readers.first() else { return Ok(()) };
+        let together = self.together(first);
+        self.growing(first, &readers).see_rounded(backend, together, x)
+    }
+
+    /// Moves the sums that grew so far to the statistics: all samples were seen.
+    pub fn settle(&mut self) {
+        let mut whole: BTreeMap<usize, Collection> = BTreeMap::new();
+        for ((first, _), more) in std::mem::take(&mut self.growing) {
+            match whole.remove(&first) {
+                Some(known) => whole.insert(first, known.merge(more)),
+                None => whole.insert(first, more),
+            };
+        }
+        for collection in whole.into_values() {
+            let (readers, sums) = collection.finish();
+            for module in readers {
+                let seen = self.statistics.inputs.entry(module).or_default();
+                let needs = self.needs.get(&module).copied().unwrap_or_default();
+                let given = |wanted: bool| wanted.then_some(());
+                seen.channels = given(needs.channels).and(sums.channels.clone()).or(seen.channels.take());
+                seen.gram = given(needs.gram).and(sums.gram.clone()).or(seen.gram.take());
+                seen.rounded_gram =
+                    given(needs.rounded_gram).and(sums.rounded_gram.clone()).or(seen.rounded_gram.take());
+                seen.block_grams = given(needs.block_grams.is_some())
+                    .and(sums.block_grams.clone())
+                    .or(seen.block_grams.take());
+                seen.blocks = given(needs.blocks).and(sums.blocks.clone()).or(seen.blocks.take());
+            }
+        }
+    }
+
+    /// Rows of an activation that always come together.
+    fn together(&self, module: usize) -> usize {
+        if self.routed.get(module).copied().unwrap_or(false) { 1 } else { self.length }
+    }
+
+    fn growing(&mut self, first: usize, readers: &[usize]) -> &mut Collection {
+        self.growing.entry((first, self.widening)).or_insert_with(|| Collection::new(readers))
     }
 }
 
 impl<B: Backend> Tap<B> for Observer<'_> {
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
-        let wanting: Vec<usize> = readers.iter().copied().filter(|&module| self.wants(module)).collect();
-        if !wanting.is_empty() {
-            let seen = backend.magnitude(x)?;
-            for module in wanting {
-                self.statistics.see_input(module, seen);
+        let wanting: Vec<usize> =
+            readers.iter().copied().filter(|&module| self.needs(module) != Needs::default()).collect();
+        if let Some(&first) = wanting.first() {
+            self.statistics.numeric_path = backend.numeric_path().parse().ok();
+            let needs = wanting.iter().fold(Needs::default(), |all, &module| all.and(self.needs(module)));
+            if needs.magnitude {
+                let seen = backend.magnitude(x)?;
+                let tokens = backend.shape(x)[0] as u64;
+                for &module in wanting.iter().filter(|&&module| self.needs[&module].magnitude) {
+                    self.statistics.see_input(module, seen, tokens);
+                }
             }
+            let (together, length) = (self.together(first), self.length);
+            self.growing(first, &wanting).see(backend, (needs, together, length), x)?;
         }
         Ok(vec![None; readers.len()])
+    }
+
+    fn routed(&mut self, layer: usize, tokens: &[u64]) -> Result<()> {
+        self.widening = false;
+        self.statistics.see_routed(layer, tokens);
+        Ok(())
+    }
+
+    fn widened(&mut self, _layer: usize, _tokens: &[u64]) -> Result<()> {
+        self.widening = true;
+        Ok(())
     }
 
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {

@@ -29,7 +29,7 @@ pub fn measure<B: Backend>(
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let length = samples.length;
-    let (mut loss, mut divergence, mut scored) = (0.0, 0.0, 0u64);
+    let (mut loss, mut before, mut divergence, mut scored) = (0.0, 0.0, 0.0, 0u64);
     let mut begin = 0;
     for (index, hidden) in candidate.hidden.iter().enumerate() {
         let tokens = backend.shape(hidden)[0];
@@ -47,6 +47,7 @@ pub fn measure<B: Backend>(
                     let other = Prediction { hidden: &other, head: reference.head };
                     let scores: Vec<RowScore> = backend.compare(other, own, targets)?;
                     loss += scores.iter().map(|score| score.loss).sum::<f64>();
+                    before += scores.iter().map(|score| score.reference_loss).sum::<f64>();
                     divergence += scores.iter().map(|score| score.divergence).sum::<f64>();
                 }
                 None => loss += backend.losses(own, targets)?.iter().sum::<f64>(),
@@ -62,5 +63,6 @@ pub fn measure<B: Backend>(
         tokens: scored,
         windows: samples.count(),
         kl_mean: reference.map(|_| divergence / scored as f64),
+        reference_perplexity: reference.map(|_| (before / scored as f64).exp()),
     })
 }

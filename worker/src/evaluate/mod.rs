@@ -2,10 +2,12 @@
 
 mod checkpoint;
 mod measure;
+mod numerics;
 mod reference;
 mod simulate;
 
-pub use checkpoint::{CheckpointWeights, ServedNumerics};
+pub use checkpoint::CheckpointWeights;
 pub use measure::{Against, measure};
+pub use numerics::{Branch, Served, ServedInput, ServedNumerics};
 pub use reference::{KeptReference, keep_reference};
 pub use simulate::Simulator;

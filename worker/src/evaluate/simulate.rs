@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use qlaunch_shared::Result;
 
-use super::checkpoint::{Served, ServedNumerics, round};
+use super::numerics::{ServedInput, ServedNumerics};
 use crate::network::{CacheSide, Inputs, Tap};
-use crate::ops::Backend;
+use crate::ops::{Backend, Linear};
+use crate::quantize::{scale_channels, simulate_activation, simulate_cache};
+use crate::tensor::host::for_each_dtype;
 
 /// Simulates what an engine does to activations.
 pub struct Simulator<'a> {
@@ -22,23 +24,22 @@ impl<'a> Simulator<'a> {
 
 impl<B: Backend> Tap<B> for Simulator<'_> {
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
-        // Readers of one activation mostly round it alike: it is rounded once for all of them.
-        let mut rounded: Vec<(Served, Arc<B::Tensor>)> = Vec::new();
+        // Readers of one activation mostly treat it alike: it is copied and rounded once for all of them.
+        let mut done: Vec<(&ServedInput, Arc<B::Tensor>)> = Vec::new();
         let mut inputs = Vec::with_capacity(readers.len());
         for module in readers {
-            let Some(&served) = self.numerics.inputs.get(module) else {
+            let Some(served) = self.numerics.inputs.get(module) else {
                 inputs.push(None);
                 continue;
             };
-            let known =
-                rounded.iter().find(|(other, _)| *other == served).map(|(_, tensor)| Arc::clone(tensor));
+            let known = done.iter().find(|(other, _)| *other == served).map(|(_, tensor)| Arc::clone(tensor));
             let tensor = match known {
                 Some(tensor) => tensor,
                 None => {
                     let mut copy = x.clone();
-                    round(backend, served, &mut copy)?;
+                    change(backend, served, &mut copy)?;
                     let copy = Arc::new(copy);
-                    rounded.push((served, Arc::clone(&copy)));
+                    done.push((served, Arc::clone(&copy)));
                     copy
                 }
             };
@@ -47,10 +48,41 @@ impl<B: Backend> Tap<B> for Simulator<'_> {
         Ok(inputs)
     }
 
-    fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
-        match self.numerics.cache(layer, side) {
-            Some(served) => round(backend, served, x),
-            None => Ok(()),
-        }
+    fn output(&mut self, backend: &B, module: usize, x: &B::Tensor, y: &mut B::Tensor) -> Result<()> {
+        let Some(branch) = self.numerics.branches.get(&module) else { return Ok(()) };
+        let factors = self.numerics.inputs.get(&module).and_then(|served| served.factors.clone());
+        let mut smoothed = x.clone();
+        change(backend, &ServedInput { factors, rounding: None }, &mut smoothed)?;
+        let (down, up) = (backend.upload(branch.down.view())?, backend.upload(branch.up.view())?);
+        let narrow = backend.linear(&smoothed, Linear { weight: &down, bias: None })?;
+        let more = backend.linear(&narrow, Linear { weight: &up, bias: None })?;
+        backend.add(y, &more)
     }
+
+    fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
+        let Some(rounding) = self.numerics.cache(layer, side) else { return Ok(()) };
+        let head_dim = self.numerics.head_dim;
+        backend.edit(x, &mut |tensor| {
+            for_each_dtype!(Storage, tensor.storage_mut(), values => simulate_cache(values, head_dim, rounding))
+        })
+    }
+}
+
+/// Changes an activation in place as an engine would.
+fn change<B: Backend>(backend: &B, served: &ServedInput, x: &mut B::Tensor) -> Result<()> {
+    if served.factors.is_none() && served.rounding.is_none() {
+        return Ok(());
+    }
+    backend.edit(x, &mut |tensor| {
+        let columns = tensor.shape().last().copied().unwrap_or(1);
+        for_each_dtype!(Storage, tensor.storage_mut(), values => {
+            if let Some(factors) = &served.factors {
+                scale_channels(values, factors);
+            }
+            match served.rounding {
+                Some((format, amax)) => simulate_activation(values, columns, format, amax),
+                None => Ok(()),
+            }
+        })
+    })
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::Assignment;
-use qlaunch_shared::checkpoint::QuantizationConfig;
-use qlaunch_shared::model::{Model, ModuleRole};
+use qlaunch_shared::assign::{Assignment, quantization_config};
+use qlaunch_shared::model::Model;
+use qlaunch_shared::quality::{CARD, FILE, SOURCE_CARD};
 use qlaunch_shared::{Error, Result};
 use serde_json::{Map, Value, json};
 
@@ -19,6 +19,9 @@ const OWNED: [&str; 8] = [
     "recipe.yaml",
     "recipe.yml",
 ];
+
+/// What is told of a checkpoint that the source may be itself, and a card that would be taken for the source's.
+const DESCRIBES_ANOTHER: [&str; 2] = [FILE, SOURCE_CARD];
 
 /// Extensions of weights in whatever format.
 const WEIGHTS: [&str; 17] = [
@@ -44,35 +47,24 @@ const WEIGHTS: [&str; 17] = [
 /// Name and content of a file.
 pub(super) type Companion = (String, Vec<u8>);
 
-/// What a checkpoint says of its quantization.
-pub(super) fn quantization_config(model: &Model, assignment: &Assignment) -> QuantizationConfig {
-    let could_be = |role| matches!(role, ModuleRole::Linear { .. } | ModuleRole::Embedding { .. });
-    let excluded = model
-        .modules
-        .iter()
-        .enumerate()
-        .filter(|(module, part)| could_be(part.role) && assignment.linear(*module).is_none())
-        .map(|(_, part)| part.name.clone());
-    QuantizationConfig {
-        layers: assignment.linears.iter().map(|linear| (linear.name.clone(), linear.algorithm())).collect(),
-        excluded: excluded.collect(),
-        kv_cache: assignment.caches.first().map(|cache| cache.key.format),
-    }
-}
-
 /// All files beside the weights; `config.json` comes last.
 pub(super) fn companions(model: &Model, assignment: &Assignment) -> Result<Vec<Companion>> {
     let quantization = quantization_config(model, assignment);
     let mut files = Vec::new();
     for path in plain_files(&model.folder)? {
         let content = std::fs::read(&path).map_err(|e| Error::io("read the file", &path, &e))?;
-        files.push((file_name(&path), content));
+        // A checkpoint has a card of its own; its source's is kept under another name.
+        let name = file_name(&path);
+        files.push((if name == CARD { SOURCE_CARD.to_owned() } else { name }, content));
     }
     let generation = model.folder.join("generation_config.json");
     if generation.is_file() {
         files.push(("generation_config.json".to_owned(), generation_config(&generation)?));
     }
-    files.push(("hf_quant_config.json".to_owned(), pretty(&quantization.hf_quant_config())?));
+    // bitsandbytes has no file of its own, and ModelOpt's has no word for NF4.
+    if !quantization.is_bitsandbytes() {
+        files.push(("hf_quant_config.json".to_owned(), pretty(&quantization.hf_quant_config())?));
+    }
     let mut config = model.json.clone();
     // Calibration runs without a cache, and ModelOpt's export keeps that setting; engines do not read it.
     if let Some(cache) = config.get_mut("use_cache") {
@@ -91,7 +83,12 @@ fn plain_files(folder: &Path) -> Result<Vec<PathBuf>> {
         let path = entry.map_err(failed)?.path();
         let name = file_name(&path);
         let is_weight = WEIGHTS.iter().any(|ending| name.ends_with(&format!(".{ending}")));
-        if path.is_file() && !name.starts_with('.') && !is_weight && !OWNED.contains(&name.as_str()) {
+        if path.is_file()
+            && !name.starts_with('.')
+            && !is_weight
+            && !OWNED.contains(&name.as_str())
+            && !DESCRIBES_ANOTHER.contains(&name.as_str())
+        {
             paths.push(path);
         }
     }

@@ -1,7 +1,10 @@
 //! Export: an assignment and its statistics to a checkpoint folder in ModelOpt's unified Hugging Face layout.
 
 mod companions;
-mod scales;
-mod write;
+mod inputs;
+mod production;
+mod quality;
 
-pub use write::{Export, export};
+pub use inputs::{cache_rounding, input_amaxes};
+pub use production::{Finished, Production, Sources};
+pub use quality::{Learnt, Making, add_measurement, write_quality};

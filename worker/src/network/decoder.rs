@@ -1,12 +1,14 @@
 //! One decoder layer over one batch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use qlaunch_shared::model::ModelConfig;
 use qlaunch_shared::{Error, Result};
 
-use super::weights::{LayerWeights, Projection};
+use super::layer::{FeedForward, GatedMlp, LayerWeights, Projection};
 use crate::ops::{AttentionShape, Backend, Linear, RotaryTables};
+use crate::tensor::host::HostTensor;
 
 /// Which half of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +30,60 @@ pub trait Tap<B: Backend> {
     /// What was seen cannot be used.
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>>;
 
+    /// Sees, and may change, what the linear `module` made of the activation `x` that [`Tap::input`] was shown.
+    ///
+    /// # Errors
+    /// What was seen cannot be used.
+    fn output(&mut self, _backend: &B, _module: usize, _x: &B::Tensor, _y: &mut B::Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// Sees, and may change, keys or values `[tokens, kv_heads · head_dim]` on their way into the cache.
     ///
     /// # Errors
     /// What was seen cannot be used.
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()>;
+
+    /// Sees how many tokens of a batch each expert of a layer is about to get. Inputs of experts without any are not seen.
+    ///
+    /// # Errors
+    /// What was seen cannot be used.
+    fn routed(&mut self, _layer: usize, _tokens: &[u64]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sees the same of the additional look at more experts that [`super::Network::widen_experts`] asks for: their inputs
+    /// are seen, and then, after [`Tap::routed`], those of the experts that are really used, again.
+    ///
+    /// # Errors
+    /// What was seen cannot be used.
+    fn widened(&mut self, _layer: usize, _tokens: &[u64]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the batches that now go through a layer may have to go through it again: their inputs are kept then.
+    fn may_repeat(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Decides what comes after all batches went through a layer.
+    ///
+    /// # Errors
+    /// What was seen cannot be used.
+    fn turn(&mut self, _backend: &B, _layer: usize) -> Result<Turn> {
+        Ok(Turn::Next)
+    }
+}
+
+/// What comes after all batches went through a layer.
+#[derive(Debug)]
+pub enum Turn {
+    /// The next layer.
+    Next,
+    /// The same layer with the same inputs again.
+    Again,
+    /// The same again with these weights, by module index, in place of the layer's own.
+    AgainWith(BTreeMap<usize, HostTensor>),
 }
 
 /// What all layers of a pass have in common.
@@ -42,6 +93,8 @@ pub(super) struct Pass<'a, B: Backend> {
     pub(super) tables: &'a RotaryTables<B::Tensor>,
     /// Tokens of each sequence.
     pub(super) length: usize,
+    /// Share of the experts that the tap is to see each token at, where it is to see more than the model uses.
+    pub(super) experts_ratio: Option<f64>,
 }
 
 impl<B: Backend> Pass<'_, B> {
@@ -99,14 +152,32 @@ impl<B: Backend> Pass<'_, B> {
         tap: &mut dyn Tap<B>,
     ) -> Result<B::Tensor> {
         let x = self.backend.rms_norm(hidden, &weights.post_norm, self.config.norm_epsilon)?;
-        let [gate, up] = self.project([&weights.gate, &weights.up], &x, tap)?;
+        match (&weights.feed_forward, &self.config.experts) {
+            (FeedForward::Mixture(mixture), Some(experts)) => {
+                self.mixture(mixture, (weights.layer, experts), &x, tap)
+            }
+            (FeedForward::Dense(mlp), _) => self.gated(mlp, &x, tap),
+            (FeedForward::Mixture(_), None) => {
+                Err(Error::bug("a mixture of experts that the config knows nothing of"))
+            }
+        }
+    }
+
+    /// An MLP, or one expert.
+    pub(super) fn gated(
+        &self,
+        mlp: &GatedMlp<B::Tensor>,
+        x: &B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<B::Tensor> {
+        let [gate, up] = self.project([&mlp.gate, &mlp.up], x, tap)?;
         let inner = self.backend.activate(&gate, &up, self.config.activation)?;
-        let [projected] = self.project([&weights.down], &inner, tap)?;
+        let [projected] = self.project([&mlp.down], &inner, tap)?;
         Ok(projected)
     }
 
     /// Linears that read the same activation.
-    fn project<const N: usize>(
+    pub(super) fn project<const N: usize>(
         &self,
         readers: [&Projection<B::Tensor>; N],
         x: &B::Tensor,
@@ -118,7 +189,9 @@ impl<B: Backend> Pass<'_, B> {
             .zip(&inputs)
             .map(|(reader, input)| {
                 let layer = Linear { weight: &reader.weight, bias: reader.bias.as_ref() };
-                self.backend.linear(input.as_deref().unwrap_or(x), layer)
+                let mut y = self.backend.linear(input.as_deref().unwrap_or(x), layer)?;
+                tap.output(self.backend, reader.module, x, &mut y)?;
+                Ok(y)
             })
             .collect::<Result<_>>()?;
         outputs.try_into().map_err(|_| Error::bug("a tap answered for another number of linears"))

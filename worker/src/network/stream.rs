@@ -1,11 +1,14 @@
 //! Layer-major streaming: each layer is brought in once and serves every batch, so memory is activations and one layer.
 
-use qlaunch_shared::Result;
-use qlaunch_shared::model::Model;
+use std::collections::BTreeMap;
 
-use super::decoder::{Pass, Tap};
+use qlaunch_shared::model::Model;
+use qlaunch_shared::{Error, Result};
+
+use super::decoder::{Pass, Tap, Turn};
+use super::layer::LayerWeights;
 use super::rotary;
-use super::weights::{LayerWeights, Weights};
+use super::weights::Weights;
 use crate::ops::Backend;
 use crate::tokens::Samples;
 
@@ -22,12 +25,20 @@ pub struct Progress {
 pub struct Network<'a, B: Backend> {
     backend: &'a B,
     weights: &'a dyn Weights,
+    experts_ratio: Option<f64>,
 }
 
 impl<'a, B: Backend> Network<'a, B> {
     /// Runs a model's weights on a backend.
     pub fn new(backend: &'a B, weights: &'a dyn Weights) -> Self {
-        Self { backend, weights }
+        Self { backend, weights, experts_ratio: None }
+    }
+
+    /// Lets the tap see each token at the router's first `ratio` of all experts too, in (0, 1], before it sees it at those that the
+    /// model uses; what they make of it goes nowhere (`moe_calib_experts_ratio`, modelopt.md §2.3).
+    #[must_use]
+    pub fn widen_experts(self, ratio: f64) -> Self {
+        Self { experts_ratio: Some(ratio), ..self }
     }
 
     fn model(&self) -> &Model {
@@ -48,13 +59,30 @@ impl<'a, B: Backend> Network<'a, B> {
     ) -> Result<Vec<B::Tensor>> {
         let (backend, config) = (self.backend, &self.model().config);
         let tables = rotary::tables(backend, config, samples.length)?;
-        let pass = Pass { backend, config, tables: &tables, length: samples.length };
+        let pass = Pass {
+            backend,
+            config,
+            tables: &tables,
+            length: samples.length,
+            experts_ratio: self.experts_ratio,
+        };
         let mut hidden = self.embed(samples, batch_size)?;
         for layer in 0..config.layers {
-            let weights = LayerWeights::load(backend, self.weights, layer)?;
-            for batch in &mut hidden {
-                pass.layer(&weights, batch, tap)?;
-                progress(Progress { layer: layer + 1, tokens: backend.shape(batch)[0] })?;
+            let mut weights = LayerWeights::load(backend, self.weights, layer)?;
+            loop {
+                let kept = tap.may_repeat(layer).then(|| hidden.clone());
+                for batch in &mut hidden {
+                    pass.layer(&weights, batch, tap)?;
+                    progress(Progress { layer: layer + 1, tokens: backend.shape(batch)[0] })?;
+                }
+                let replaced = match tap.turn(backend, layer)? {
+                    Turn::Next => break,
+                    Turn::Again => BTreeMap::new(),
+                    Turn::AgainWith(replaced) => replaced,
+                };
+                hidden =
+                    kept.ok_or_else(|| Error::bug("a layer is to be repeated, and its inputs are gone"))?;
+                weights.replace(backend, replaced)?;
             }
         }
         let norm = backend.adopt(self.weights.weight(self.model().module("model.norm")?)?)?;

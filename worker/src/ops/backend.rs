@@ -1,4 +1,4 @@
-//! The operations of a dense decoder, as every device offers them.
+//! The operations of a decoder, as every device offers them.
 //!
 //! A model computes in one type, `F32`, `BF16` or `F16`, and each operation rounds its result to it once: inside an
 //! operation everything is `f32`. These are the rounding points of torch, so a bf16 model gives the activations that
@@ -9,6 +9,7 @@
 
 use qlaunch_shared::{Error, Result};
 
+use super::routing::{Routes, Routing, Share};
 use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView};
 
@@ -207,8 +208,25 @@ pub trait Backend: Send + Sync {
     /// Adds `other` to `sum` in place: the residual connection.
     fn add(&self, sum: &mut Self::Tensor, other: &Self::Tensor) -> Result<()>;
 
+    /// Chooses experts by a router's scores `[tokens, experts]`: softmax in `f32` over all experts, then the most probable
+    /// ones, the lower expert first where two are equally probable.
+    fn route(&self, scores: &Self::Tensor, routing: Routing) -> Result<Routes>;
+
+    /// Adds each of `rows` `[share's tokens, width]`, times its weight and rounded, to its token's row of `sum`
+    /// `[tokens, width]`, in place.
+    fn scatter_add(&self, sum: &mut Self::Tensor, rows: &Self::Tensor, share: &Share) -> Result<()>;
+
     /// The largest absolute value of a tensor, and how many elements are not finite.
     fn magnitude(&self, x: &Self::Tensor) -> Result<Magnitude>;
+
+    /// Merges the magnitudes of each channel of `x` `[tokens, columns]` into `amax` and `sums`, both `[columns]`. Sums run
+    /// over tokens in order, in `f64`.
+    fn channels(&self, x: &Self::Tensor, amax: &mut [f32], sums: &mut [f64]) -> Result<()>;
+
+    /// Adds `xᵀ · x` of `x` `[tokens, columns]` to the upper triangle of `sums` `[columns, columns]`, in `f32`; what is below
+    /// the diagonal afterwards says nothing. Sums run over tokens in order. `together` rows always come in one
+    /// call, whatever the batches: the tokens of a sample, or 1 where nothing is known of them.
+    fn gram(&self, x: &Self::Tensor, together: usize, sums: &mut [f32]) -> Result<()>;
 
     /// Negative log-likelihood of one target per row, in nats. Logits are rounded to the model's type, then read as
     /// `f32`; they are made and dropped in blocks of the vocabulary.

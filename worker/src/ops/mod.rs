@@ -2,8 +2,10 @@
 
 pub mod backend;
 pub mod cpu;
+pub mod routing;
 
 pub use backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
 pub use cpu::{CpuBackend, CpuPath};
+pub use routing::{Routes, Routing, Share};

@@ -70,7 +70,7 @@ fn states<B: Backend>(
     (phase, reporter): (Phase, &mut Reporter),
 ) -> Result<States<B::Tensor>> {
     let files = MappedCheckpoint::open(model.files.clone())?;
-    let weights = CheckpointWeights::new(model, &files);
+    let weights = CheckpointWeights::open(model, &files)?;
     let numerics = ServedNumerics::read(model, &files)?;
     let network = Network::new(backend, &weights);
     // The output head counts as one layer more where predictions are scored.
@@ -94,6 +94,6 @@ fn states<B: Backend>(
 /// The output head of an unquantized model.
 fn head<B: Backend>(backend: &B, model: &Model) -> Result<B::Tensor> {
     let files = MappedCheckpoint::open(model.files.clone())?;
-    let weights = CheckpointWeights::new(model, &files);
+    let weights = CheckpointWeights::open(model, &files)?;
     Ok(Network::new(backend, &weights).head()?.1)
 }

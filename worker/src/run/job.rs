@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use qlaunch_shared::audit::forbids_evaluation;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    AttemptFolder, EventBody, JobSpec, Level, NumericPath, Outcome, Status, VERSION, VerdictKind,
+    AttemptFolder, EventBody, JobSpec, Level, NumericPath, Outcome, Status, VERSION,
 };
+use qlaunch_shared::quality::Measured;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::evaluation::evaluate;
 use super::quantization::{as_it_is, make};
+use crate::export::add_measurement;
 use crate::ops::{CpuBackend, CpuPath};
 use crate::report::{Reporter, cpu_seconds, host_name, peak_memory};
 
@@ -28,6 +31,7 @@ pub fn run(spec: &Path, attempt: &Path) -> Result<()> {
         checkpoint: None,
         calibration: None,
         gates: Vec::new(),
+        quality: None,
         evaluation: None,
         phases: Vec::new(),
         numeric_path: None,
@@ -111,8 +115,9 @@ fn work(
         outcome.checkpoint = Some(made.checkpoint);
         outcome.calibration = made.calibration;
         outcome.gates = made.gates;
+        outcome.quality = Some(made.quality);
         evaluated = out;
-        if outcome.gates.iter().any(|verdict| verdict.verdict == VerdictKind::Fail) {
+        if outcome.gates.iter().any(forbids_evaluation) {
             if spec.evaluate.is_some() {
                 reporter.note(Level::Warning, "a gate failed: the checkpoint is not evaluated");
             }
@@ -124,6 +129,11 @@ fn work(
     if outcome.checkpoint.is_none() {
         outcome.checkpoint = as_it_is(&Model::open_any(checkpoint)?).ok();
     }
-    outcome.evaluation = Some(evaluate(backend, checkpoint, &spec.model, step, (attempt, reporter))?);
+    let evaluation = evaluate(backend, checkpoint, &spec.model, step, (attempt, reporter))?;
+    outcome.evaluation = Some(evaluation.clone());
+    // Somebody else's checkpoint is measured and left as it is.
+    if outcome.quality.is_some() && step.checkpoint.is_none() {
+        add_measurement(checkpoint, Measured { data: step.tokens.data.clone(), evaluation })?;
+    }
     Ok(())
 }

@@ -1,19 +1,18 @@
 //! The making of a checkpoint: calibrate, quantize, audit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::{Resolved, resolve};
+use qlaunch_shared::assign::{Aims, ModuleTensors, Resolved, resolve, resolve_with};
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{
-    CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict,
-};
+use qlaunch_shared::protocol::{CalibrationSummary, CheckpointSummary, Phase, Quantize, Unit, Verdict};
 use qlaunch_shared::{Error, Result};
 
+use super::building::Building;
 use super::data;
-use crate::calibrate::{Observer, Statistics};
-use crate::export::{Export, export};
-use crate::network::{Network, SourceWeights};
+use crate::calibrate::Statistics;
+use crate::export::{Making, Production, Sources, write_quality};
+use crate::network::{Network, SourceWeights, Weights};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tensor::MappedCheckpoint;
@@ -24,6 +23,7 @@ pub(super) struct Made {
     pub(super) checkpoint: CheckpointSummary,
     pub(super) calibration: Option<CalibrationSummary>,
     pub(super) gates: Vec<Verdict>,
+    pub(super) quality: PathBuf,
 }
 
 /// Makes and audits a checkpoint.
@@ -34,56 +34,87 @@ pub(super) fn make<B: Backend>(
     out: &Path,
     reporter: &mut Reporter,
 ) -> Result<Made> {
-    let resolved = resolve(model, Some(&step.recipe), step.shard_bytes)?;
+    let aims = Aims { shard_bytes: step.shard_bytes, mixed_groups: step.mixed_groups };
+    let resolved = resolve_with(model, Some(&step.recipe), aims)?;
     for note in &resolved.plan.notes {
-        reporter.note(Level::Info, note.as_str());
+        reporter.note(note.level, note.text.as_str());
     }
     let files = MappedCheckpoint::open(model.files.clone())?;
     let weights = SourceWeights::new(model, &files);
-    let (statistics, calibration) = calibrate(backend, &weights, &resolved, step, reporter)?;
-    let job = Export { weights: &weights, files: &files, resolved: &resolved, statistics: &statistics };
-    let total = resolved.tensors.iter().map(qlaunch_shared::assign::ModuleTensors::bytes).sum();
+    let sources = Sources { weights: &weights, files: &files, resolved: &resolved };
+    let production = Production::begin(sources, out)?;
+    let calibrated = resolved.assignment.as_ref().filter(|assignment| assignment.needs_calibration());
+    let (mut production, statistics, calibration) = match calibrated {
+        Some(assignment) => {
+            let building = Building::new(assignment, model, production);
+            let (building, summary) = stream(backend, &weights, building, step, reporter)?;
+            let (production, statistics) = building.into_parts();
+            (production, statistics, Some(summary))
+        }
+        None => (production, Statistics::default(), None),
+    };
+    let layers = if calibrated.is_some() { 0..0 } else { 0..model.config.layers };
+    let rest: Vec<Option<usize>> = layers.map(Some).chain([None]).collect();
+    let is_rest =
+        |own: &&ModuleTensors| rest.contains(&own.module.and_then(|module| model.modules[module].layer));
+    let total = resolved.tensors.iter().filter(is_rest).map(ModuleTensors::bytes).sum();
     reporter.begin(Phase::Quantize, total, Unit::Bytes, None);
-    export(&job, out, &mut |bytes| reporter.advance(bytes, None))?;
+    for layer in &rest {
+        production.finish(*layer, &statistics, &mut |bytes| reporter.advance(bytes, None))?;
+    }
+    let learnt = std::mem::take(&mut production.learnt);
+    production.publish()?;
     reporter.begin(Phase::Audit, GATES.len() as u64, Unit::Steps, None);
     let gates = audit(model, &resolved, out);
+    let making = Making {
+        model,
+        resolved: &resolved,
+        recipe: &step.recipe,
+        calibration: calibration.as_ref(),
+        numeric_path: backend.numeric_path().parse()?,
+    };
+    let quality = write_quality(&making, &learnt, out)?;
     reporter.end();
-    Ok(Made { checkpoint: summary(&resolved, out), calibration, gates })
+    Ok(Made { checkpoint: summary(&resolved, out), calibration, gates, quality })
 }
 
-/// Statistics, where the assignment asks for any.
-fn calibrate<B: Backend>(
+/// Sends the calibration data through the model; each layer is finished as soon as all of it went through.
+fn stream<'a, B: Backend>(
     backend: &B,
     weights: &SourceWeights<'_>,
-    resolved: &Resolved,
+    mut building: Building<'a>,
     step: &Quantize,
     reporter: &mut Reporter,
-) -> Result<(Statistics, Option<CalibrationSummary>)> {
-    use crate::network::Weights;
-    let Some(assignment) = resolved.assignment.as_ref().filter(|a| a.needs_calibration()) else {
-        return Ok((Statistics::default(), None));
-    };
+) -> Result<(Building<'a>, CalibrationSummary)> {
     let Some(source) = &step.calibration else {
         return Err(Error::input(format!("the recipe `{}` needs calibration data", step.recipe.name))
             .hint("add `--calib FILE`, or `calibration:` to the sweep"));
     };
     let model = weights.model();
     let samples = data::samples(model, source, Use::Calibration, reporter)?;
+    building.set_length(samples.length);
     let layers = model.config.layers;
-    let total = (samples.ids.len() * layers) as u64;
+    let total = (samples.ids.len() * layers * building.passes()) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
-    let mut observer = Observer::new(assignment);
-    let network = Network::new(backend, weights);
-    let hidden = network.run(&samples, source.batch_size, &mut observer, &mut |step| {
+    let mut network = Network::new(backend, weights);
+    if let Some(ratio) = building.experts_ratio() {
+        network = network.widen_experts(ratio);
+    }
+    let hidden = network.run(&samples, source.batch_size, &mut building, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     // The output head reads the final hidden states; few recipes ask for it.
     let (head, _) = network.head()?;
-    for batch in &hidden {
-        crate::network::Tap::<B>::input(&mut observer, backend, &[head], batch)?;
+    loop {
+        for batch in &hidden {
+            crate::network::Tap::<B>::input(&mut building, backend, &[head], batch)?;
+        }
+        if !building.look_again(None)? {
+            break;
+        }
     }
     reporter.end();
-    Ok((observer.statistics, Some(data::summary(source, &samples))))
+    Ok((building, data::summary(source, &samples)))
 }
 
 fn summary(resolved: &Resolved, out: &Path) -> CheckpointSummary {

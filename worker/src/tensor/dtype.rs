@@ -149,6 +149,23 @@ pub fn round<E: Element>(source: &[f32], target: &mut [E]) {
     round_slice(InstructionSet::detect(), source, target);
 }
 
+/// Rounds every `f32` to the nearest value of `dtype`, in place.
+pub fn round_as(dtype: DType, values: &mut [f32]) {
+    match dtype {
+        DType::BF16 => round_within::<bf16>(InstructionSet::detect(), values),
+        DType::F16 => round_within::<half::f16>(InstructionSet::detect(), values),
+        _ => {}
+    }
+}
+
+dispatched! {
+    fn round_within<E: Element>(values: &mut [f32]) {
+        for value in values {
+            *value = E::from_f32(*value).to_f32();
+        }
+    }
+}
+
 /// The bits of bf16 elements, for codecs that work on bits.
 pub fn bf16_bits(elements: &[bf16]) -> &[u16] {
     elements.reinterpret_cast()

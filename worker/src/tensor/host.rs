@@ -101,6 +101,22 @@ impl HostTensor {
         Ok(Self { shape, data: E::store(elements) })
     }
 
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// `dtype` is none that models compute in.
+    pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape = shape.into();
+        let length = shape.iter().product();
+        let data = match dtype {
+            DType::F32 => Storage::F32(f32::zeros(length)),
+            DType::BF16 => Storage::BF16(bf16::zeros(length)),
+            DType::F16 => Storage::F16(f16::zeros(length)),
+            other => return Err(no_model_dtype(other)),
+        };
+        Ok(Self { shape, data })
+    }
+
     /// Copies little-endian bytes of any alignment, as they lie in a safetensors file.
     ///
     /// # Errors
@@ -221,6 +237,13 @@ impl<'a> TensorView<'a> {
             Elements::BF16(_) => DType::BF16,
             Elements::F16(_) => DType::F16,
         }
+    }
+
+    /// The elements as little-endian bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        for_each_dtype!(Elements, self.elements, elements => {
+            elements.iter().flat_map(|element| element.to_le_bytes()).collect()
+        })
     }
 
     /// Copies the elements.

@@ -58,36 +58,36 @@ impl InstructionSet {
 ///
 /// `dispatched! { fn add<E: Element>(left: &[E]) { … } }` makes `fn add<E: Element>(set: InstructionSet, left: &[E])`.
 macro_rules! dispatched {
-    ($(#[$note:meta])* $visible:vis fn $name:ident $(<$generic:ident : $bound:path>)? (
+    ($(#[$note:meta])* $visible:vis fn $name:ident $(<$($generic:ident : $bound:path),+>)? (
         $($argument:ident : $kind:ty),* $(,)?
     ) $(-> $result:ty)? $body:block) => {
         $(#[$note])*
-        $visible fn $name $(<$generic: $bound>)? (
+        $visible fn $name $(<$($generic: $bound),+>)? (
             set: $crate::tensor::simd::InstructionSet, $($argument: $kind),*
         ) $(-> $result)? {
             #[inline(always)]
-            fn body $(<$generic: $bound>)? ($($argument: $kind),*) $(-> $result)? $body
+            fn body $(<$($generic: $bound),+>)? ($($argument: $kind),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2 $(<$generic: $bound>)? ($($argument: $kind),*) $(-> $result)? {
-                body($($argument),*)
+            fn avx2 $(<$($generic: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+                body $(::<$($generic),+>)? ($($argument),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            fn avx512 $(<$generic: $bound>)? ($($argument: $kind),*) $(-> $result)? {
-                body($($argument),*)
+            fn avx512 $(<$($generic: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+                body $(::<$($generic),+>)? ($($argument),*)
             }
 
             match set.level() {
                 // SAFETY: an `InstructionSet` of this level exists only where the CPU has its instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::tensor::simd::Level::Avx512 => unsafe { avx512($($argument),*) },
+                $crate::tensor::simd::Level::Avx512 => unsafe { avx512 $(::<$($generic),+>)? ($($argument),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::tensor::simd::Level::Avx2 => unsafe { avx2($($argument),*) },
-                _ => body($($argument),*),
+                $crate::tensor::simd::Level::Avx2 => unsafe { avx2 $(::<$($generic),+>)? ($($argument),*) },
+                _ => body $(::<$($generic),+>)? ($($argument),*),
             }
         }
     };

@@ -7,15 +7,17 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::attention::Attention;
 use super::gemm::{MicroKernel, PackFrom, Product, WithKernel, linear};
+use super::gram::Addition;
 use super::loss::{Comparison, Likelihood, VOCABULARY_BLOCK};
 use super::operands::{self, ModelElement, typed};
 use super::path::{CpuPath, instruction_set};
 use super::rotary::Turns;
 use super::scratch::Scratch;
-use super::{elementwise, gather, loss, magnitude, norm, rotary};
+use super::{channels, elementwise, gather, loss, magnitude, norm, rotary, route, scatter};
 use crate::ops::backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
+use crate::ops::routing::{Routes, Routing, Share};
 use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView, for_each_dtype};
 
@@ -321,12 +323,52 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn route(&self, scores: &HostTensor, routing: Routing) -> Result<Routes> {
+        let experts = operands::routing(scores, routing.per_token)?;
+        let set = instruction_set(self.path);
+        let stretch = (STRETCH / experts).max(1) * experts;
+        let parts: Vec<Routes> = for_each_dtype!(Storage, scores.storage(), elements => self.threads.install(|| {
+            elements.par_chunks(stretch).map(|scores| route::route(set, scores, experts, routing)).collect()
+        }));
+        Ok(Routes::concatenated(routing.per_token, parts))
+    }
+
+    fn scatter_add(&self, sum: &mut HostTensor, rows: &HostTensor, share: &Share) -> Result<()> {
+        let width = operands::scattered(sum, rows, share)?;
+        let set = instruction_set(self.path);
+        for_each_dtype!(Storage, sum.storage_mut(), sum => {
+            let rows = typed("scatter_add", rows)?;
+            let stretches = scatter::stretches(sum, rows, share, width, (STRETCH / width).max(1));
+            self.threads.install(|| stretches.into_par_iter().for_each(|stretch| stretch.add(set, width)));
+        });
+        Ok(())
+    }
+
     fn magnitude(&self, x: &HostTensor) -> Result<Magnitude> {
         let set = instruction_set(self.path);
         Ok(for_each_dtype!(Storage, x.storage(), elements => self.threads.install(|| {
             let parts = elements.par_chunks(STRETCH).map(|x| magnitude::magnitude(set, x));
             parts.reduce(Magnitude::default, Magnitude::merge)
         })))
+    }
+
+    fn channels(&self, x: &HostTensor, amax: &mut [f32], sums: &mut [f64]) -> Result<()> {
+        operands::channels(x, amax.len(), sums.len())?;
+        let set = instruction_set(self.path);
+        for_each_dtype!(Storage, x.storage(), elements => {
+            self.threads.install(|| channels::channels(set, elements, amax, sums));
+        });
+        Ok(())
+    }
+
+    fn gram(&self, x: &HostTensor, together: usize, sums: &mut [f32]) -> Result<()> {
+        let columns = operands::gram(x, together, sums.len())?;
+        let add = Addition { path: self.path, columns, together, scratch: &self.scratch };
+        self.threads.install(|| match x.dtype() {
+            DType::F32 => add.of::<f32>(typed("gram", x)?, sums),
+            DType::BF16 => add.of::<half::bf16>(typed("gram", x)?, sums),
+            _ => add.of::<half::f16>(typed("gram", x)?, sums),
+        })
     }
 
     fn losses(&self, prediction: Prediction<'_, HostTensor>, targets: &[u32]) -> Result<Vec<f64>> {

@@ -4,6 +4,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::gemm::KernelElement;
 use crate::ops::backend::{AttentionShape, RotaryTables};
+use crate::ops::routing::Share;
 use crate::tensor::host::{HostTensor, StoredElement};
 
 /// A type that the CPU computes models in.
@@ -101,6 +102,27 @@ pub(super) fn rotary(
     }
 }
 
+/// Fails unless there is one place for each channel of `x`.
+pub(super) fn channels(x: &HostTensor, amax: usize, sums: usize) -> Result<()> {
+    let (_, columns) = matrix("channels", x)?;
+    if columns != amax || columns != sums {
+        return Err(misfit("channels", format!("{columns} channels have {amax} and {sums} places")));
+    }
+    Ok(())
+}
+
+/// The columns of `x`, if their products fit into `sums`, and its rows are whole samples of `together`.
+pub(super) fn gram(x: &HostTensor, together: usize, sums: usize) -> Result<usize> {
+    let (rows, columns) = matrix("gram", x)?;
+    if columns == 0 || sums != columns * columns {
+        return Err(misfit("gram", format!("{columns} columns have {sums} sums")));
+    }
+    if together == 0 || rows % together != 0 {
+        return Err(misfit("gram", format!("{rows} rows are no whole samples of {together}")));
+    }
+    Ok(columns)
+}
+
 /// Fails unless there is one target per row, and each is in the vocabulary.
 pub(super) fn targets(rows: usize, vocabulary: usize, targets: &[u32]) -> Result<()> {
     if rows != targets.len() {
@@ -112,6 +134,31 @@ pub(super) fn targets(rows: usize, vocabulary: usize, targets: &[u32]) -> Result
             Err(Error::input(format!("token {target} is not in the model's vocabulary of {vocabulary}"))
                 .hint("the token ids and the model must use the same tokenizer"))
         }
+    }
+}
+
+/// The number of experts that scores are for, if a token can go through so many.
+pub(super) fn routing(scores: &HostTensor, per_token: usize) -> Result<usize> {
+    let (_, experts) = matrix("route", scores)?;
+    if per_token == 0 || per_token > experts {
+        return Err(misfit("route", format!("a token cannot go through {per_token} of {experts} experts")));
+    }
+    Ok(experts)
+}
+
+/// The width of rows that are added to a sum, if each has a row of its own there.
+pub(super) fn scattered(sum: &HostTensor, rows: &HostTensor, share: &Share) -> Result<usize> {
+    let ((tokens, width), (count, row_width)) = (matrix("scatter_add", sum)?, matrix("scatter_add", rows)?);
+    if width != row_width || count != share.tokens.len() || count != share.weights.len() {
+        let sizes = format!("{:?} to {:?} at {} tokens", rows.shape(), sum.shape(), share.tokens.len());
+        return Err(misfit("scatter_add", sizes));
+    }
+    let ascends = share.tokens.windows(2).all(|pair| pair[0] < pair[1]);
+    match share.tokens.last() {
+        Some(&last) if !ascends || last as usize >= tokens => {
+            Err(misfit("scatter_add", format!("tokens do not ascend within {tokens} rows")))
+        }
+        _ => Ok(width),
     }
 }
 

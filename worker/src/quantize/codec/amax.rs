@@ -32,6 +32,12 @@ pub fn amax<E: Source>(source: &[E]) -> Result<f32> {
         .hint("fetch the checkpoint again, or exclude the module from quantization"))
 }
 
+/// A magnitude as ModelOpt exports it: one that is zero counts as the largest code, so that its scale is 1, and none is
+/// below the smallest normal number of the type that it is kept in (`export_amax`, modelopt.md §3.1).
+pub fn exported(amax: f32, largest: f32, smallest: f32) -> f32 {
+    if amax == 0.0 { largest } else { amax.max(smallest) }
+}
+
 dispatched! {
     /// The largest magnitude, as bits.
     fn largest_bits<E: Source>(source: &[E]) -> E::Bits {

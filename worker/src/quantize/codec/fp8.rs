@@ -1,4 +1,5 @@
-//! FP8 with one scale per tensor: E4M3 codes of weights, and the same rounding of activations in place.
+//! FP8 with one scale per tensor: E4M3 codes of weights, and the same rounding of activations in place; `scaled` has those
+//! with more scales.
 //!
 //! The definition is ModelOpt's CPU path (modelopt.md §3.2, §3.3). `Octave` computes the same codes of a bf16 tensor
 //! without a division per element.
@@ -8,6 +9,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod octave;
+mod scaled;
 
 use std::marker::PhantomData;
 
@@ -15,6 +17,8 @@ use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
 use self::octave::Octave;
+pub(super) use self::scaled::factor;
+pub use self::scaled::{decode_scaled, encode_scaled, simulate_scaled, simulate_tokens};
 use super::amax::CHUNK;
 use super::{Source, e4m3};
 use crate::tensor::dtype::{DType, Element};
@@ -135,7 +139,7 @@ pub fn decode<E: Element>(codes: &[u8], scale: f32, target: &mut [E]) -> Result<
 /// Rounds activations in place to what FP8 keeps of them: `f32(E4M3(clamp(x · s, ±448))) · (1 / s)`, `s = 448 / amax`,
 /// back in the element type (modelopt.md §3.3). NaN stays NaN.
 pub fn simulate<E: Element>(values: &mut [E], amax: f32) {
-    let factor = if amax > SMALLEST_AMAX { e4m3::LARGEST / amax } else { e4m3::LARGEST };
+    let factor = scaled::factor(amax);
     let set = InstructionSet::detect();
     values.par_chunks_mut(CHUNK).for_each(|values| simulate_chunk(set, values, factor));
 }

@@ -4,10 +4,17 @@ mod amax;
 pub mod e2m1;
 pub mod e4m3;
 pub mod fp8;
+mod hadamard;
+pub mod integer;
+pub mod mx;
+pub mod nf4;
 pub mod nvfp4;
 mod prefetch;
+mod runs;
 mod search;
 mod source;
 
-pub use amax::amax;
+pub use amax::{amax, exported};
+pub use hadamard::hadamard;
+pub use runs::Runs;
 pub use source::Source;

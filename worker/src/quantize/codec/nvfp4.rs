@@ -7,6 +7,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod fixed;
 mod simulate;
 mod steps;
 
@@ -15,7 +16,8 @@ use std::marker::PhantomData;
 use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
-pub use self::simulate::simulate;
+pub use self::fixed::{FixedScales, encode_fixed, simulate_fixed};
+pub use self::simulate::{Scales, simulate, simulate_alone};
 use self::steps::Steps;
 use super::amax::CHUNK;
 use super::{Source, e2m1, e4m3};
@@ -25,7 +27,7 @@ use crate::tensor::simd::{InstructionSet, dispatched};
 /// Elements that share a scale in the format that engines load.
 pub const BLOCK: usize = 16;
 /// Largest value of a tensor in units of its scale.
-const REACH: f32 = e2m1::LARGEST * e4m3::LARGEST;
+pub const REACH: f32 = e2m1::LARGEST * e4m3::LARGEST;
 
 /// The scale of a tensor, and what follows from it for a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,13 +74,18 @@ pub struct Parts<'a> {
 /// ModelOpt makes NaN scales of a weight that is all zeros; here its amax counts as 6, E2M1's largest value, as
 /// `export_amax` has it elsewhere (modelopt.md §3.1, docs/differences.md). So does one too small for its scale to be an f32.
 pub fn scale_2(amax: f32) -> f32 {
-    let scale = amax / REACH;
-    if scale > 0.0 { scale } else { e2m1::LARGEST / REACH }
+    scale_under(amax, REACH)
+}
+
+/// As [`scale_2`], for a tensor whose largest value is `reach` times its scale.
+pub fn scale_under(amax: f32, reach: f32) -> f32 {
+    let scale = amax / reach;
+    if scale > 0.0 { scale } else { e2m1::LARGEST / reach }
 }
 
 impl TensorScale {
-    fn new(amax: f32) -> Self {
-        let scale = scale_2(amax);
+    fn new(amax: f32, reach: f32) -> Self {
+        let scale = scale_under(amax, reach);
         Self { scale, sixfold: e2m1::LARGEST * scale }
     }
 
@@ -104,12 +111,21 @@ impl<E: Source> Encoder<E> {
     /// # Errors
     /// `amax` is negative or not finite, or the block is neither of 16 nor of 32 elements.
     pub fn new(amax: f32, block: usize) -> Result<Self> {
+        Self::reaching(amax, block, REACH)
+    }
+
+    /// As [`Encoder::new`], for a tensor whose largest value is `reach` times its scale: 2688, or less where something else
+    /// has to hold the decoded weight.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn reaching(amax: f32, block: usize, reach: f32) -> Result<Self> {
         if !amax.is_finite() || amax < 0.0 {
             return Err(Error::bug(format!("an NVFP4 scale cannot be made of the amax {amax}")));
         }
         check_block(block)?;
-        let tensor = TensorScale::new(amax);
-        Ok(Self { tensor, block, steps: Steps::new::<E>(tensor, amax), source: PhantomData })
+        let tensor = TensorScale::new(amax, reach);
+        Ok(Self { tensor, block, steps: Steps::new::<E>(tensor), source: PhantomData })
     }
 
     /// `weight_scale_2`.

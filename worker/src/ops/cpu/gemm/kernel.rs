@@ -124,7 +124,7 @@ impl KernelElement for half::bf16 {
 }
 
 /// Kernels that multiply in `f32`. AVX2 and AVX-512 give the same bits, so the faster one serves both paths.
-fn with_wide_kernel<E: Element, W: WithKernel<E>>(path: NumericPath, work: W) -> W::Output {
+pub(crate) fn with_wide_kernel<E: Element, W: WithKernel<E>>(path: NumericPath, work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     if path != NumericPath::Portable {
         if let Some(kernel) = super::Avx512::detect() {

@@ -7,6 +7,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
 mod driver;
+mod gram;
 mod kernel;
 mod pack;
 mod portable;
@@ -18,7 +19,8 @@ pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512bf16::Avx512Bf16;
 pub(crate) use driver::{Product, linear};
-pub(crate) use kernel::{KernelElement, MicroKernel, PackFrom, PackedElement, WithKernel};
+pub(crate) use gram::{Form, add_gram, mirror};
+pub(crate) use kernel::{KernelElement, MicroKernel, PackFrom, PackedElement, WithKernel, with_wide_kernel};
 pub(crate) use pack::{LeftLayout, Matrix, RightLayout};
 pub(crate) use portable::Portable;
 

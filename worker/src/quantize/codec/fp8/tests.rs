@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
+use super::super::Runs;
 use super::*;
 
 const SETS: [fn() -> InstructionSet; 3] =
@@ -110,7 +111,7 @@ fn decoding_gives_the_product_rounded_once() {
 /// §3.3, one value at a time and by way of the code.
 fn simulated(value: f32, amax: f32) -> f32 {
     let amax = if amax <= 2f32.powi(-24) { 1.0 } else { amax };
-    let factor = 448.0 / amax;
+    let factor = 1.0 / amax * 448.0;
     let scaled = value * factor;
     let clamped = if scaled.is_nan() { scaled } else { scaled.clamp(-448.0, 448.0) };
     e4m3::decode(e4m3::encode(clamped)) * (1.0 / factor)
@@ -121,7 +122,7 @@ fn simulation_follows_modelopt_for_every_bf16_value() {
     for amax in [0.0, 2f32.powi(-24), 2f32.powi(-23), 0.37, 5.0, 448.0, 1e4] {
         for set in SETS {
             let mut values: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
-            let factor = if amax > SMALLEST_AMAX { 448.0 / amax } else { 448.0 };
+            let factor = if amax > SMALLEST_AMAX { 1.0 / amax * 448.0 } else { 448.0 };
             simulate_chunk(set(), &mut values, factor);
             for (bits, value) in (0..=u16::MAX).zip(values) {
                 let expected = bf16::from_f32(simulated(bf16::from_bits(bits).to_f32(), amax));
@@ -165,4 +166,41 @@ fn long_weights_encode_the_same_in_chunks_as_in_one_piece() {
     encoder.encode(&source, &mut chunked).unwrap();
     encoder.encode_chunk(InstructionSet::BASELINE, Stores::Cached, &source, &mut whole);
     assert_eq!(whole, chunked);
+}
+
+#[test]
+fn many_scales_leave_the_quotient_in_f32() {
+    let (rows, columns) = (5, 300);
+    let source: Vec<bf16> =
+        (0..rows * columns).map(|i| bf16::from_f32((i as f32 * 0.71).sin() * 3.0)).collect();
+    for runs in [Runs::rows(columns), Runs::squares(columns, 128), Runs { columns, width: 7, height: 2 }] {
+        let magnitudes = runs.magnitudes(&source);
+        let scales: Vec<f32> = magnitudes.iter().map(|amax| amax / 448.0).collect();
+        let mut codes = vec![0; source.len()];
+        encode_scaled(&source, runs, &scales, &mut codes).unwrap();
+        let mut back = vec![0f32; source.len()];
+        decode_scaled(&codes, runs, &scales, &mut back).unwrap();
+        let mut rounded: Vec<f32> = source.iter().map(|value| value.to_f32()).collect();
+        simulate_scaled(&mut rounded, runs, &magnitudes);
+        for (at, code) in codes.iter().enumerate() {
+            let run = at / columns / runs.height * runs.across() + at % columns / runs.width;
+            assert_eq!(*code, e4m3::encode(source[at].to_f32() / scales[run]));
+            assert_eq!(back[at], e4m3::decode(*code) * scales[run]);
+            assert_eq!(rounded[at], simulated(source[at].to_f32(), magnitudes[run]));
+        }
+    }
+}
+
+#[test]
+fn each_token_is_rounded_under_its_own_magnitude() {
+    let mut tokens: Vec<bf16> =
+        (0..4 * 50).map(|i| bf16::from_f32((i as f32 * 0.3).cos() * (i / 50) as f32)).collect();
+    let before = tokens.clone();
+    simulate_tokens(&mut tokens, 50);
+    for (row, after) in before.chunks(50).zip(tokens.chunks(50)) {
+        let amax = row.iter().fold(0f32, |far, value| far.max(value.to_f32().abs()));
+        let expected: Vec<bf16> =
+            row.iter().map(|value| bf16::from_f32(simulated(value.to_f32(), amax))).collect();
+        assert_eq!(after, expected);
+    }
 }

@@ -18,11 +18,20 @@ const SMALLEST_BLOCK_SCALE: f32 = 1e-5;
 
 /// What a call has in common for all blocks.
 #[derive(Debug, Clone, Copy)]
-struct Scales {
+pub struct Scales {
     tensor: f32,
     /// `fl(6 · tensor)`.
     sixfold: f32,
     block: usize,
+}
+
+impl Scales {
+    /// Of a tensor of this largest magnitude, which is `reach` times its scale, in blocks of `block` elements.
+    pub fn new(amax: f32, reach: f32, block: usize) -> Self {
+        let tensor = amax / reach;
+        let tensor = if tensor > 0.0 { tensor } else { SMALLEST_TENSOR_SCALE };
+        Self { tensor, sixfold: e2m1::LARGEST * tensor, block: block.max(1) }
+    }
 }
 
 /// Rounds rows of `columns` activations in place to what NVFP4 keeps of them, under the calibrated `amax`, in blocks of
@@ -30,13 +39,15 @@ struct Scales {
 ///
 /// NaN stays NaN, and makes the scale of its block 1, as in ModelOpt.
 pub fn simulate<E: Element>(values: &mut [E], columns: usize, amax: f32, block: usize) {
-    let tensor = amax / REACH;
-    let tensor = if tensor > 0.0 { tensor } else { SMALLEST_TENSOR_SCALE };
-    let scales = Scales { tensor, sixfold: e2m1::LARGEST * tensor, block: block.max(1) };
-    let columns = columns.max(1);
-    let set = InstructionSet::detect();
-    let rows = (CHUNK / columns).max(1);
-    values.par_chunks_mut(rows * columns).for_each(|rows| simulate_rows(set, rows, columns, scales));
+    let rows = (CHUNK / columns.max(1)).max(1);
+    values
+        .par_chunks_mut(rows * columns.max(1))
+        .for_each(|rows| simulate_alone(rows, columns, Scales::new(amax, REACH, block)));
+}
+
+/// As [`simulate`], single-threaded.
+pub fn simulate_alone<E: Element>(values: &mut [E], columns: usize, scales: Scales) {
+    simulate_rows(InstructionSet::detect(), values, columns.max(1), scales);
 }
 
 dispatched! {

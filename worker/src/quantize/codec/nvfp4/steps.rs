@@ -22,9 +22,9 @@ pub(super) const GROUP: usize = PIECE * PIECES;
 /// Groups whose scales are written before their codes: the elements are still in the first-level cache for the codes, and
 /// those need not wait for the divisions of their own scales.
 const BATCH: usize = 16;
-/// Up to this amax, every element that is not zero has a quotient that is not, so its sign is the code's sign: the smallest
-/// bf16 magnitude, 2^-133, over the largest block scale, 2^16 / 6, is above 2^-149.
-const LARGEST_AMAX: f32 = 65536.0;
+/// Up to this block scale, every element that is not zero has a quotient that is not, so its sign is the code's sign: the
+/// smallest bf16 magnitude, 2^-133, over 2^14 is above 2^-149.
+const LARGEST_SCALE: f32 = 16384.0;
 
 /// For one block scale: the largest magnitudes, as bits, that do not yet reach the codes 1 to 7, and one word unused.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,8 +40,8 @@ pub(super) struct Steps {
 impl Steps {
     /// The steps under one tensor scale, for elements of type `E`; none if they have no 16 bits, or are so large that the
     /// steps do not hold.
-    pub(super) fn new<E: Source>(tensor: TensorScale, amax: f32) -> Option<Box<Self>> {
-        if E::halves(&[]).is_none() || amax > LARGEST_AMAX {
+    pub(super) fn new<E: Source>(tensor: TensorScale) -> Option<Box<Self>> {
+        if E::halves(&[]).is_none() || tensor.block_scale(e4m3::LARGEST_CODE) > LARGEST_SCALE {
             return None;
         }
         let mut rows = [Row::default(); 128];

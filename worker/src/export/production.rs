@@ -1,0 +1,198 @@
+//! Production of a checkpoint: layer by layer, from the source's weights and what calibration learnt to written tensors.
+//!
+//! Memory is one layer and its codes, never the model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use qlaunch_shared::assign::{Assignment, ModuleTensors, Resolved};
+use qlaunch_shared::{Error, Result};
+use rayon::prelude::*;
+
+use super::companions::companions;
+use super::inputs::{cache_scale, set_input_amax};
+use super::quality::Learnt;
+use crate::calibrate::Statistics;
+use crate::network::{SourceWeights, Weights};
+use crate::quantize::algorithm::calibrate;
+use crate::quantize::{
+    LinearWork, Origin, StoredBytes, fold, measure_errors, share_before_search, share_for_export,
+};
+use crate::tensor::host::HostTensor;
+use crate::tensor::{MappedCheckpoint, Writer};
+
+/// Everything that a checkpoint is made from, statistics apart.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// Weights of the source.
+    pub weights: &'a SourceWeights<'a>,
+    /// The source's mapped files.
+    pub files: &'a MappedCheckpoint,
+    /// What was planned.
+    pub resolved: &'a Resolved,
+}
+
+/// A checkpoint in the making.
+pub struct Production<'a> {
+    sources: Sources<'a>,
+    assignment: &'a Assignment,
+    writer: Writer,
+    /// What became known on the way, for the quality report.
+    pub learnt: Learnt,
+}
+
+/// A finished layer, for those who go on with its quantized weights.
+pub struct Finished {
+    /// Its quantized linears.
+    pub linears: Vec<LinearWork>,
+}
+
+impl<'a> Production<'a> {
+    /// Begins a checkpoint in a folder that is absent or empty; it looks whole only when it is.
+    ///
+    /// # Errors
+    /// The folder is not empty, or the disk is full.
+    pub fn begin(sources: Sources<'a>, out: &Path) -> Result<Self> {
+        let assignment = sources.resolved.assignment.as_ref();
+        let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
+        let writer = Writer::create(out, &sources.resolved.layout)?;
+        Ok(Self { sources, assignment, writer, learnt: Learnt::default() })
+    }
+
+    /// Quantizes and writes the modules of one decoder layer, or with `None` all that stand outside of layers.
+    ///
+    /// `progress` is told the bytes of each module written.
+    ///
+    /// # Errors
+    /// A weight or an activation is not finite, or the disk is full.
+    pub fn finish(
+        &mut self,
+        layer: Option<usize>,
+        statistics: &Statistics,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Finished> {
+        let model = self.sources.weights.model();
+        let planned: Vec<&ModuleTensors> = self
+            .sources
+            .resolved
+            .tensors
+            .iter()
+            .filter(|own| own.module.and_then(|module| model.modules[module].layer) == layer)
+            .collect();
+        let mut linears = self.linears(&planned, statistics)?;
+        let mut norms = self.norms(layer, &linears)?;
+        share_before_search(&mut linears, model);
+        for step in &self.assignment.calibration.steps {
+            calibrate(step, &mut linears, statistics, model)?;
+        }
+        fold(&mut linears, &mut norms, model)?;
+        share_for_export(&mut linears);
+        let mut stored = self.stored(&linears, statistics)?;
+        for own in planned {
+            self.write(own, &mut stored, &norms, statistics)?;
+            progress(own.bytes())?;
+        }
+        for linear in &linears {
+            if !linear.remarks.is_empty() {
+                self.learnt.remarks.insert(linear.numerics.name.clone(), linear.remarks.clone());
+            }
+        }
+        Ok(Finished { linears })
+    }
+
+    /// Writes the files beside the weights and makes the folder a checkpoint.
+    ///
+    /// # Errors
+    /// A tensor was never written, or the disk is full.
+    pub fn publish(mut self) -> Result<()> {
+        for (name, content) in companions(self.sources.weights.model(), self.assignment)? {
+            self.writer.add_file(&name, &content)?;
+        }
+        self.writer.publish()
+    }
+
+    fn linears(&self, planned: &[&ModuleTensors], statistics: &Statistics) -> Result<Vec<LinearWork>> {
+        let numerics = planned.iter().filter_map(|own| self.assignment.linear(own.module?));
+        let numerics: Vec<_> = numerics.cloned().collect();
+        let weights = self.sources.weights;
+        let mut linears: Vec<LinearWork> = numerics
+            .into_par_iter()
+            .map(|numerics| {
+                let module = numerics.module;
+                LinearWork::new(numerics, weights.weight(module)?, weights.bias(module)?)
+            })
+            .collect::<Result<_>>()?;
+        set_input_amax(&mut linears, statistics, weights.model())?;
+        Ok(linears)
+    }
+
+    /// Weights of the norms that linears of the layer read, where smoothing may be folded into them.
+    fn norms(&self, layer: Option<usize>, linears: &[LinearWork]) -> Result<BTreeMap<usize, HostTensor>> {
+        use qlaunch_shared::assign::Smoothing;
+        let folds = linears.iter().any(|linear| linear.numerics.smoothing == Smoothing::Folded);
+        let (Some(layer), true) = (layer, folds) else { return Ok(BTreeMap::new()) };
+        let model = self.sources.weights.model();
+        ["input_layernorm", "post_attention_layernorm"]
+            .into_iter()
+            .map(|name| {
+                let module = model.module(&format!("model.layers.{layer}.{name}"))?;
+                Ok((module, self.sources.weights.weight(module)?))
+            })
+            .collect()
+    }
+
+    /// The tensors of all linears, by full name.
+    fn stored(
+        &mut self,
+        linears: &[LinearWork],
+        statistics: &Statistics,
+    ) -> Result<BTreeMap<String, Vec<u8>>> {
+        let parts: Vec<Vec<StoredBytes>> =
+            linears.par_iter().map(LinearWork::store).collect::<Result<_>>()?;
+        let weights = self.sources.weights;
+        let measured = linears.par_iter().zip(&parts).map(|(linear, parts)| {
+            let seen = statistics.inputs.get(&linear.numerics.module);
+            let gram = seen.and_then(|seen| seen.gram.as_deref()).map(|gram| gram.sums.as_slice());
+            let row_factors = linear.row_factors.as_deref();
+            let errors = weights.look(linear.numerics.module, |weight| {
+                measure_errors(linear, parts, &Origin { weight, row_factors, gram })
+            })?;
+            Ok((linear.numerics.name.clone(), errors))
+        });
+        self.learnt.errors.extend(measured.collect::<Result<Vec<_>>>()?);
+        let named = linears.iter().zip(parts).flat_map(|(linear, parts)| {
+            let name = &linear.numerics.name;
+            parts.into_iter().map(move |(suffix, bytes)| (format!("{name}.{suffix}"), bytes))
+        });
+        Ok(named.collect())
+    }
+
+    fn write(
+        &self,
+        own: &ModuleTensors,
+        stored: &mut BTreeMap<String, Vec<u8>>,
+        norms: &BTreeMap<usize, HostTensor>,
+        statistics: &Statistics,
+    ) -> Result<()> {
+        let model = self.sources.weights.model();
+        let part = own.module.map(|module| &model.modules[module]);
+        let cache = part.and_then(|part| self.assignment.cache(part.layer?));
+        let norm = own.module.and_then(|module| norms.get(&module));
+        for tensor in &own.tensors {
+            let name = tensor.name.as_str();
+            if let Some(bytes) = stored.remove(name) {
+                self.writer.write(name, &bytes)?;
+            } else if let (Some(norm), true) = (norm, name.ends_with(".weight")) {
+                self.writer.write(name, &norm.view().to_bytes())?;
+            } else if let Some(bytes) =
+                cache.map_or(Ok(None), |cache| cache_scale(cache, name, statistics))?
+            {
+                self.writer.write(name, &bytes)?;
+            } else {
+                self.writer.write(name, self.sources.files.tensor(name)?.bytes)?;
+                self.sources.files.release(name);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! AWQ's search for clipping: magnitudes made smaller, by as much as rounds the weight best (modelopt.md §4.8).
+//!
+//! Losses are quadratic forms of the weight's error, as in `awq_lite`: of the whole input where one magnitude is clipped,
+//! of each block of columns by itself where blocks are.
+
+use std::sync::Arc;
+
+use qlaunch_shared::Result;
+use qlaunch_shared::assign::algorithm::AwqClip;
+use qlaunch_shared::protocol::NumericPath;
+use rayon::prelude::*;
+
+use super::dispatch::missing;
+use crate::calibrate::{BlockGrams, Clipped, Gram, Statistics, clipped};
+use crate::ops::CpuPath;
+use crate::ops::cpu::QuadraticForm;
+use crate::quantize::{LinearWork, Magnitudes, simulate_rows, simulate_weight};
+use crate::tensor::dtype::round_as;
+
+/// Clips the magnitudes of every linear whose format has blocks.
+///
+/// # Errors
+/// A linear's input was not seen, or is not finite.
+pub(super) fn awq_clip(linears: &mut [LinearWork], options: &AwqClip, statistics: &Statistics) -> Result<()> {
+    let path = statistics.numeric_path.unwrap_or_else(NumericPath::detect);
+    let mut last: Option<(Arc<Gram>, QuadraticForm)> = None;
+    for linear in linears.iter_mut() {
+        let Some(kind) = clipped(linear.numerics.weight) else { continue };
+        let Some(seen) = statistics.inputs.get(&linear.numerics.module) else {
+            linear.remark("awq_clip", "fallback", "no token was seen: nothing is clipped");
+            continue;
+        };
+        seen.magnitude.finite().map_err(|e| e.key(linear.numerics.name.as_str()))?;
+        match (kind, &seen.gram, &seen.block_grams) {
+            (Clipped::Tensor, Some(gram), _) => {
+                let form = match last.take().filter(|(known, _)| Arc::ptr_eq(known, gram)) {
+                    Some((_, form)) => form,
+                    None => QuadraticForm::new(path, &gram.sums, gram.columns),
+                };
+                clip_tensor(linear, &ratios(options), &form)?;
+                last = Some((Arc::clone(gram), form));
+            }
+            (Clipped::Blocks(_), _, Some(grams)) => clip_blocks(linear, &ratios(options), grams, path),
+            _ => return Err(missing(linear)),
+        }
+    }
+    Ok(())
+}
+
+/// The ratios that are tried: in steps up from the smallest, and 1.
+fn ratios(options: &AwqClip) -> Vec<f32> {
+    let (first, step) = (options.min_clip_ratio, options.shrink_step);
+    let count = ((1.0 - first) / step).ceil().max(0.0) as usize;
+    let below = (0..count).map(|place| first + place as f64 * step);
+    below.map(|ratio| ((ratio * 100.0).round() / 100.0) as f32).chain([1.0]).collect()
+}
+
+/// Clips the magnitude of the whole weight.
+fn clip_tensor(linear: &mut LinearWork, ratios: &[f32], form: &QuadraticForm) -> Result<()> {
+    let (shape, dtype, format) = (linear.shape(), linear.weight.dtype(), linear.numerics.weight);
+    let weight = linear.weight.to_f32();
+    let mut best: Option<(f64, f32, f32)> = None;
+    for &ratio in ratios {
+        let mut tensor = [linear.magnitudes.tensor * ratio];
+        round_as(dtype, &mut tensor);
+        let magnitudes = Magnitudes { tensor: tensor[0], fine: linear.magnitudes.fine.clone() };
+        let mut error = weight.clone();
+        simulate_weight(&mut error, shape, format, &magnitudes)?;
+        let columns = shape[1].max(1);
+        error.par_chunks_mut(columns).zip(weight.par_chunks(columns)).for_each(|(row, weight)| {
+            round_as(dtype, row);
+            row.iter_mut().zip(weight).for_each(|(value, weight)| *value -= weight);
+            smoothed(row, linear.pre_quant_scale.as_deref());
+        });
+        let loss = form.of_rows(&error).iter().sum::<f64>();
+        if best.is_none_or(|(known, ..)| loss < known) {
+            best = Some((loss, ratio, tensor[0]));
+        }
+    }
+    if let Some((_, ratio, tensor)) = best {
+        linear.magnitudes.tensor = tensor;
+        linear.remark("awq_clip", "clip_ratio", ratio);
+    }
+    Ok(())
+}
+
+/// Errors weigh as much as the factors on the input let through.
+fn smoothed(error: &mut [f32], factors: Option<&[f32]>) {
+    if let Some(factors) = factors {
+        error.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+    }
+}
+
+/// Clips the magnitude of each block by itself.
+fn clip_blocks(linear: &mut LinearWork, ratios: &[f32], grams: &BlockGrams, path: NumericPath) {
+    let ([rows, columns], width) = (linear.shape(), grams.width.max(1));
+    let across = columns.div_ceil(width);
+    let weight = linear.weight.to_f32();
+    let strips: Vec<Vec<(f32, f32)>> = (0..across)
+        .into_par_iter()
+        .map(|block| {
+            let strip = Strip::new(linear, &weight, (rows, columns), (block, width));
+            let gram = &grams.sums[block * width * width..][..width * width];
+            strip.best(ratios, &QuadraticForm::new(path, &strip.cut(gram, width), strip.width))
+        })
+        .collect();
+    let mut sum = 0f64;
+    for (block, strip) in strips.into_iter().enumerate() {
+        for (row, (fine, ratio)) in strip.into_iter().enumerate() {
+            if let Some(place) = linear.magnitudes.fine.get_mut(row * across + block) {
+                *place = fine;
+            }
+            sum += f64::from(ratio);
+        }
+    }
+    linear.remark("awq_clip", "mean_clip_ratio", format!("{:.4}", sum / (rows * across).max(1) as f64));
+}
+
+/// One block of columns of all rows.
+struct Strip<'a> {
+    linear: &'a LinearWork,
+    /// `[rows, width]`.
+    weight: Vec<f32>,
+    /// Largest magnitudes, `[rows]`.
+    fine: Vec<f32>,
+    /// Factors on the input.
+    factors: Option<&'a [f32]>,
+    width: usize,
+}
+
+impl<'a> Strip<'a> {
+    fn new(
+        linear: &'a LinearWork,
+        weight: &[f32],
+        (rows, columns): (usize, usize),
+        (block, width): (usize, usize),
+    ) -> Self {
+        let own = block * width..((block + 1) * width).min(columns);
+        let across = columns.div_ceil(width);
+        let fine =
+            (0..rows).map(|row| linear.magnitudes.fine.get(row * across + block).copied().unwrap_or(0.0));
+        Self {
+            linear,
+            weight: weight.chunks(columns.max(1)).flat_map(|row| row[own.clone()].iter().copied()).collect(),
+            fine: fine.collect(),
+            factors: linear.pre_quant_scale.as_ref().map(|factors| &factors[own.clone()]),
+            width: own.len(),
+        }
+    }
+
+    /// The part of a block's matrix that the strip's columns fill.
+    fn cut(&self, gram: &[f32], width: usize) -> Vec<f32> {
+        gram.chunks(width).take(self.width).flat_map(|row| row[..self.width].iter().copied()).collect()
+    }
+
+    /// The best magnitude of each row, the first of equals, and its ratio.
+    fn best(&self, ratios: &[f32], form: &QuadraticForm) -> Vec<(f32, f32)> {
+        let (format, tensor) = (self.linear.numerics.weight, self.linear.magnitudes.tensor);
+        let mut best: Vec<(f64, f32, f32)> =
+            self.fine.iter().map(|fine| (f64::INFINITY, *fine, 1.0)).collect();
+        for &ratio in ratios {
+            let clipped: Vec<f32> = self.fine.iter().map(|fine| fine * ratio).collect();
+            let mut error = self.weight.clone();
+            simulate_rows(&mut error, self.width, format, &clipped, tensor);
+            round_as(self.linear.weight.dtype(), &mut error);
+            for (row, weight) in error.chunks_mut(self.width).zip(self.weight.chunks(self.width)) {
+                row.iter_mut().zip(weight).for_each(|(value, weight)| *value -= weight);
+                smoothed(row, self.factors);
+            }
+            for ((known, fine), loss) in best.iter_mut().zip(clipped).zip(form.of_rows(&error)) {
+                if loss < known.0 {
+                    *known = (loss, fine, ratio);
+                }
+            }
+        }
+        best.into_iter().map(|(_, fine, ratio)| (fine, ratio)).collect()
+    }
+}

@@ -1,0 +1,189 @@
+//! AWQ's search for factors: important channels of the input are scaled up, by as much as rounds the weight best (modelopt.md
+//! §4.7).
+//!
+//! The squared error of the output over all tokens is a quadratic form of the weight's error: `Σ ‖E·x‖² = tr(E·G·Eᵀ)` with
+//! `G = XᵀX`, so activations are seen once and not once for every exponent.
+
+use std::sync::Arc;
+
+use qlaunch_shared::Result;
+use qlaunch_shared::assign::Smoothing;
+use qlaunch_shared::assign::algorithm::AwqLite;
+use qlaunch_shared::numerics::Format;
+use qlaunch_shared::protocol::NumericPath;
+use rayon::prelude::*;
+
+use super::dispatch::missing;
+use crate::calibrate::{Channels, Gram, Statistics};
+use crate::ops::CpuPath;
+use crate::ops::cpu::QuadraticForm;
+use crate::quantize::{LinearWork, magnitudes, simulate_weight, smooth};
+use crate::tensor::dtype::round_as;
+use crate::tensor::host::HostTensor;
+
+/// Finds and applies the factors of every linear that is planned to be smoothed.
+///
+/// # Errors
+/// A linear's input was not seen, or is not finite.
+pub(super) fn awq_lite(linears: &mut [LinearWork], options: &AwqLite, statistics: &Statistics) -> Result<()> {
+    let path = statistics.numeric_path.unwrap_or_else(NumericPath::detect);
+    // Linears that read one activation share its matrix, and stand side by side.
+    let mut last: Option<(Arc<Gram>, QuadraticForm)> = None;
+    for linear in linears.iter_mut().filter(|linear| linear.numerics.smoothing != Smoothing::None) {
+        let seen = statistics.inputs.get(&linear.numerics.module).ok_or_else(|| missing(linear))?;
+        seen.magnitude.finite().map_err(|e| e.key(linear.numerics.name.as_str()))?;
+        let (Some(channels), Some(gram)) = (&seen.channels, &seen.gram) else { return Err(missing(linear)) };
+        let form = match last.take().filter(|(known, _)| Arc::ptr_eq(known, gram)) {
+            Some((_, form)) => form,
+            None => QuadraticForm::new(path, &gram.sums, gram.columns),
+        };
+        let found = Search::new(linear, channels).best(options, &form)?;
+        linear.remark("awq_lite", "alpha", found.alpha);
+        smooth(linear, found.factors, channels)?;
+        last = Some((Arc::clone(gram), form));
+    }
+    Ok(())
+}
+
+/// The exponents that are tried, as torch counts them.
+fn exponents(step: f64) -> Vec<f32> {
+    let count = ((1.0 + step) / step).ceil() as usize;
+    (0..count).map(|place| (place as f64 * step) as f32).collect()
+}
+
+/// One linear whose factors are looked for.
+struct Search<'a> {
+    linear: &'a LinearWork,
+    /// The weight, `[rows, columns]`.
+    weight: Vec<f32>,
+    /// What the weight is rounded to.
+    format: Format,
+    /// How much of its block's largest magnitude a column's elements have on average, `[columns]`.
+    importance: Vec<f32>,
+    /// Mean magnitude of each input channel.
+    activity: &'a [f32],
+}
+
+/// What was found.
+struct Found {
+    alpha: f32,
+    /// What inputs are multiplied with, `[columns]`.
+    factors: Vec<f32>,
+}
+
+impl<'a> Search<'a> {
+    fn new(linear: &'a LinearWork, channels: &'a Channels) -> Self {
+        let format = match linear.numerics.weight {
+            // The search rounds to INT4 alone; the FP8 behind it is scaled to what comes out.
+            Format::Int4Fp8 { block } => Format::Int4 { block },
+            other => other,
+        };
+        let weight = linear.weight.to_f32();
+        let importance = importance(linear, &weight, format.block());
+        Self { linear, weight, format, importance, activity: &channels.mean }
+    }
+
+    /// Tries all exponents; the first of the best ones counts.
+    fn best(&self, options: &AwqLite, form: &QuadraticForm) -> Result<Found> {
+        let mut best: Option<(f64, f32, Vec<f32>)> = None;
+        for alpha in exponents(options.alpha_step) {
+            let scale = self.scale(alpha);
+            let loss = self.loss(&scale, form)?;
+            if best.as_ref().is_none_or(|(known, ..)| loss < *known) {
+                best = Some((loss, alpha, scale));
+            }
+        }
+        let (_, alpha, scale) = best.ok_or_else(|| missing(self.linear))?;
+        Ok(Found { alpha, factors: scale.iter().map(|scale| 1.0 / scale).collect() })
+    }
+
+    /// What columns of the weight are multiplied with for one exponent: `activity^α / importance^(1 − α)`, centred.
+    fn scale(&self, alpha: f32) -> Vec<f32> {
+        let pairs = self.activity.iter().zip(&self.importance);
+        let mut scale: Vec<f32> = pairs
+            .map(|(activity, importance)| {
+                let ratio = activity.powf(alpha) / (importance.powf(1.0 - alpha) + f32::MIN_POSITIVE);
+                ratio.clamp(1e-4, 1e4)
+            })
+            .collect();
+        let largest = scale.iter().copied().fold(0f32, f32::max);
+        let smallest = scale.iter().copied().fold(f32::INFINITY, f32::min);
+        let centre = (largest * smallest).sqrt();
+        scale.iter_mut().for_each(|scale| *scale /= centre);
+        scale
+    }
+
+    /// The squared error of the output over all tokens, where the weight is rounded under these factors. They are of the
+    /// model's type on both sides, as the quantizers multiply.
+    fn loss(&self, scale: &[f32], form: &QuadraticForm) -> Result<f64> {
+        let (shape, dtype) = (self.linear.shape(), self.linear.weight.dtype());
+        let (mut up, mut down) =
+            (scale.to_vec(), scale.iter().map(|scale| 1.0 / scale).collect::<Vec<f32>>());
+        round_as(dtype, &mut up);
+        round_as(dtype, &mut down);
+        let mut scaled = self.weight.clone();
+        each_row(&mut scaled, &up, |row| {
+            row.iter_mut().zip(&up).for_each(|(value, factor)| *value *= factor);
+            round_as(dtype, row);
+        });
+        let view = HostTensor::new::<f32>(shape, scaled)?.view().cast(dtype)?;
+        let found = magnitudes(view.view(), self.format)?;
+        let mut error = view.to_f32();
+        drop(view);
+        simulate_weight(&mut error, shape, self.format, &found)?;
+        let columns = shape[1].max(1);
+        error.par_chunks_mut(columns).zip(self.weight.par_chunks(columns)).for_each(|(row, weight)| {
+            round_as(dtype, row);
+            for ((value, factor), weight) in row.iter_mut().zip(&down).zip(weight) {
+                *value = *value * factor - weight;
+            }
+        });
+        Ok(form.of_rows(&error).iter().sum())
+    }
+}
+
+/// Changes rows as wide as `columns` side by side.
+fn each_row(values: &mut [f32], columns: &[f32], change: impl Fn(&mut [f32]) + Sync + Send) {
+    values.par_chunks_mut(columns.len().max(1)).for_each(change);
+}
+
+/// The mean over rows of `|w| / (largest |w| of its block + tiny)`, each quotient and the mean rounded to the weight's type;
+/// without blocks, a row is one.
+fn importance(linear: &LinearWork, weight: &[f32], block: Option<usize>) -> Vec<f32> {
+    let ([rows, columns], dtype) = (linear.shape(), linear.weight.dtype());
+    let tiny = match dtype {
+        crate::tensor::DType::F16 => half::f16::MIN_POSITIVE.to_f32(),
+        _ => f32::MIN_POSITIVE,
+    };
+    let mut sums = vec![0f64; columns];
+    let mut row_shares = vec![0f32; columns];
+    for row in weight.chunks(columns.max(1)) {
+        for (block, shares) in row
+            .chunks(block.unwrap_or(columns).max(1))
+            .zip(row_shares.chunks_mut(block.unwrap_or(columns).max(1)))
+        {
+            let mut largest = [block.iter().fold(0f32, |far, value| far.max(value.abs())) + tiny];
+            round_as(dtype, &mut largest);
+            shares.iter_mut().zip(block).for_each(|(share, value)| *share = value.abs() / largest[0]);
+        }
+        round_as(dtype, &mut row_shares);
+        sums.iter_mut().zip(&row_shares).for_each(|(sum, share)| *sum += f64::from(*share));
+    }
+    let mut mean: Vec<f32> = sums.iter().map(|sum| (sum / rows.max(1) as f64) as f32).collect();
+    round_as(dtype, &mut mean);
+    mean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_are_those_of_torch() {
+        let tenths = exponents(0.1);
+        assert_eq!(tenths.len(), 11);
+        assert_eq!((tenths[0], tenths[1], tenths[10]), (0.0, 0.1, 1.0));
+        assert_eq!(exponents(1.0), [0.0, 1.0]);
+        assert_eq!(exponents(0.3).len(), 5, "torch ends with the first exponent beyond 1");
+    }
+}
