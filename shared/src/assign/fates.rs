@@ -19,7 +19,7 @@ pub(super) struct Fates<'a> {
     patterns: Patterns,
     /// Quantizers of the longest sequence that an entry makes; 0 where none does.
     longest: usize,
-    known: HashMap<Vec<u32>, u32>,
+    known: HashMap<Vec<u32>, u32, foldhash::fast::RandomState>,
     /// Per shape of names and seat the one fate of all such quantizers, where numbers in names do not matter.
     by_shape: Vec<[Option<u32>; SEATS]>,
     fates: Vec<Fate>,
@@ -59,7 +59,7 @@ impl<'a> Fates<'a> {
             entries,
             patterns: Patterns::new(entries.iter().map(|entry| entry.quantizer_name.as_str())),
             longest: lengths.max().unwrap_or(0),
-            known: HashMap::new(),
+            known: HashMap::default(),
             by_shape: Vec::new(),
             fates: Vec::new(),
             key: Vec::new(),
@@ -69,7 +69,8 @@ impl<'a> Fates<'a> {
 
     /// Index of the fate of the quantizer of this name, which counts as one more.
     pub(super) fn of(&mut self, seat: Seat, name: &str) -> u32 {
-        let (shape, mut is_alike) = self.patterns.shape(name);
+        let look = self.patterns.look(name);
+        let (shape, mut is_alike) = (look.shape, look.is_alike);
         if self.by_shape.len() <= shape {
             self.by_shape.resize(shape + 1, [None; SEATS]);
         }
@@ -138,18 +139,19 @@ impl<'a> Fates<'a> {
 
     /// Appends the indexes of the entries that reach a name, ascending. Returns whether numbers in it do not matter.
     fn reach(&mut self, name: &str, class: Option<&str>, key: &mut Vec<u32>) -> bool {
-        let (_, mut is_alike) = self.patterns.shape(name);
         let start = key.len();
         let entries = self.entries;
         let in_class =
             |index: &usize| entries[*index].parent_class.as_deref().is_none_or(|own| class == Some(own));
-        key.extend(self.patterns.matching(name).iter().copied().filter(in_class).map(|index| index as u32));
+        let look = self.patterns.look(name);
+        let mut is_alike = look.is_alike;
+        key.extend(look.fits.iter().copied().filter(in_class).map(|index| index as u32));
         // Names end with what quantizers are called, or with an index into a list of them.
         let is_listed = name.bytes().next_back().is_some_and(|byte| byte.is_ascii_digit());
         if let Some(plain) = is_listed.then(|| without_index(name)).flatten() {
-            is_alike &= self.patterns.shape(&plain).1;
-            let also = self.patterns.matching(&plain).iter().copied().filter(in_class);
-            key.extend(also.map(|index| index as u32));
+            let look = self.patterns.look(&plain);
+            is_alike &= look.is_alike;
+            key.extend(look.fits.iter().copied().filter(in_class).map(|index| index as u32));
             key[start..].sort_unstable();
             let mut last = start;
             for at in start..key.len() {

@@ -125,7 +125,7 @@ impl Assignment {
 
 /// Groups of two and more, in the order of their first members.
 fn groups(model: &Model) -> Vec<Group<'_>> {
-    let mut places: HashMap<(&str, FusedGroup), usize> = HashMap::new();
+    let mut places: HashMap<(&str, FusedGroup), usize, foldhash::fast::RandomState> = HashMap::default();
     let mut groups: Vec<Group<'_>> = Vec::new();
     for (module, part) in model.modules.iter().enumerate() {
         let ModuleRole::Linear { group: Some(group), .. } = part.role else { continue };

@@ -23,7 +23,7 @@ pub struct Resolution {
 }
 
 /// Numerics of linears that have been worked out: they depend on the fates of quantizers and on the shape only.
-type Known = HashMap<(Placed, [usize; 2]), Option<LinearNumerics>>;
+type Known = HashMap<(Placed, [usize; 2]), Option<LinearNumerics>, foldhash::fast::RandomState>;
 
 impl Assignment {
     /// Resolves a recipe's quantizer configuration against a model.
@@ -44,7 +44,7 @@ impl Assignment {
         let quantizers = Quantizers::apply(&config.quant_cfg, model)?;
         let calibration = Calibration::parse(&config.algorithm)?;
         let mut assignment = Self { linears: Vec::new(), caches: Vec::new(), calibration };
-        let mut known = Known::new();
+        let mut known = Known::default();
         for (module, part) in model.modules.iter().enumerate() {
             match part.role {
                 ModuleRole::Linear { rows, columns, .. } => {

@@ -6,12 +6,17 @@ use super::algorithm::Algorithm;
 use super::assignment::{Assignment, Smoothing};
 use crate::model::{Family, Model, ModuleRole, QuantizerHome};
 use crate::numerics::Format;
+use crate::recipe::Pattern;
 
 /// Sets smoothing and low-rank branches as the algorithm asks for them.
 pub(super) fn place(assignment: &mut Assignment, model: &Model) {
     let Some(algorithm) = assignment.calibration.smoothing().cloned() else { return };
     let is_nvfp4 = |format: Format| matches!(format, Format::Nvfp4 { .. });
     let folds_into_linears = assignment.linears.first().is_some_and(|linear| is_nvfp4(linear.weight));
+    let skipped: Vec<Pattern> = match &algorithm {
+        Algorithm::SvdQuant(svd) => svd.skip_layers.iter().map(|pattern| Pattern::new(pattern)).collect(),
+        _ => Vec::new(),
+    };
     let quantized: HashSet<String> = assignment.linears.iter().map(|linear| linear.name.clone()).collect();
     for linear in &mut assignment.linears {
         let part = &model.modules[linear.module];
@@ -27,10 +32,7 @@ pub(super) fn place(assignment: &mut Assignment, model: &Model) {
                 if both { Smoothing::Stored } else { Smoothing::None }
             }
             Algorithm::SvdQuant(svd) => {
-                let skipped = svd
-                    .skip_layers
-                    .iter()
-                    .any(|pattern| crate::recipe::Pattern::new(pattern).matches(&linear.name));
+                let skipped = skipped.iter().any(|pattern| pattern.matches(&linear.name));
                 linear.low_rank = (!skipped).then_some(svd.lowrank);
                 if skipped { Smoothing::None } else { Smoothing::Stored }
             }

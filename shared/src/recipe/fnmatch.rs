@@ -93,6 +93,41 @@ impl Pattern {
         Self { segments }
     }
 
+    /// The one number between dots that the pattern names, and the pattern with a mark in its place; `None` where
+    /// anything else in it may be a digit, a letter beside it or not.
+    pub(super) fn only_number(&self, mark: char) -> Option<(String, Self)> {
+        let may_be_digit = |token: &Token| ('0'..='9').any(|digit| token.fits(digit));
+        let mut marked = self.clone();
+        let mut number = None;
+        for segment in &mut marked.segments {
+            match segment {
+                Segment::Tokens(tokens) if tokens.iter().any(may_be_digit) => return None,
+                Segment::Literal(literal) if literal.contains(mark) => return None,
+                Segment::Literal(literal) if literal.contains(|c: char| c.is_ascii_digit()) => {
+                    let start = literal.find(|c: char| c.is_ascii_digit())?;
+                    let digits = literal[start..].bytes().take_while(u8::is_ascii_digit).count();
+                    let (before, behind) = (&literal[..start], &literal[start + digits..]);
+                    let is_whole = before.ends_with('.') && behind.starts_with('.');
+                    if !is_whole || behind.contains(|c: char| c.is_ascii_digit()) || number.is_some() {
+                        return None;
+                    }
+                    number = Some(literal[start..start + digits].to_owned());
+                    *literal = format!("{before}{mark}{behind}");
+                }
+                Segment::Tokens(_) | Segment::Literal(_) => {}
+            }
+        }
+        Some((number?, marked))
+    }
+
+    /// The text itself, where nothing in it stands for anything else.
+    pub fn literal(&self) -> Option<&str> {
+        match self.segments.as_slice() {
+            [Segment::Literal(literal)] => Some(literal),
+            _ => None,
+        }
+    }
+
     /// Whether a name fits.
     pub fn matches(&self, name: &str) -> bool {
         let Some((first, others)) = self.segments.split_first() else {

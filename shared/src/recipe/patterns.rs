@@ -2,9 +2,11 @@
 //!
 //! The names of a large model differ mostly in layer and expert numbers, and most patterns cannot touch those except
 //! with a star. For those patterns all names of one shape (each number between dots made one) fare alike, so a shape is
-//! matched once: the hundred thousand names of a mixture of experts have a few dozen shapes.
+//! matched once: the hundred thousand names of a mixture of experts have a few dozen shapes. Of the others most name one
+//! number, as `*layers.0.mlp*` does, and ask a name of a known shape for nothing but that number.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::fnmatch::Pattern;
 
@@ -12,14 +14,35 @@ use super::fnmatch::Pattern;
 #[derive(Debug)]
 pub struct Patterns {
     patterns: Vec<Pattern>,
-    /// Indexes of the patterns that may touch numbers and so must see each name.
-    touchy: Vec<usize>,
+    /// The patterns that may touch numbers.
+    touchy: Vec<Touchy>,
     /// Where in `answers` a shape's answer is.
-    shapes: HashMap<Vec<u8>, usize>,
+    shapes: HashMap<Vec<u8>, usize, foldhash::fast::RandomState>,
     answers: Vec<Answer>,
-    /// Room for the shape at hand and for the answer to it.
+    /// Room for the shape at hand, the numbers in its name, and the answer to it.
     shape: Vec<u8>,
-    answer: Vec<usize>,
+    numbers: Vec<Range<usize>>,
+    fits: Vec<usize>,
+}
+
+/// What the patterns have to say about one name.
+#[derive(Debug)]
+pub struct Look<'a> {
+    /// Number of the name's shape.
+    pub shape: usize,
+    /// Whether all names of the shape fit the same patterns.
+    pub is_alike: bool,
+    /// Indexes of the patterns that the name fits, ascending.
+    pub fits: &'a [usize],
+}
+
+/// A pattern that may touch numbers.
+#[derive(Debug)]
+struct Touchy {
+    index: usize,
+    /// Where it names one whole number and nothing else that may be a digit: that number, and the pattern with
+    /// [`MARK`] in its place.
+    number: Option<(String, Pattern)>,
 }
 
 /// What is known about all names of a shape.
@@ -27,70 +50,105 @@ pub struct Patterns {
 struct Answer {
     /// Patterns that they fit, whatever their numbers.
     alike: Vec<usize>,
-    /// Patterns that they may fit if their numbers are right.
-    perhaps: Vec<usize>,
+    /// Patterns that they fit if their numbers are right.
+    perhaps: Vec<Perhaps>,
 }
+
+/// A pattern that names of a shape may fit.
+#[derive(Debug)]
+struct Perhaps {
+    /// Index into the touchy patterns.
+    touchy: usize,
+    /// Which of a name's numbers must be the pattern's own, any of them; `None` where the pattern itself must be asked.
+    places: Option<Vec<usize>>,
+}
+
+/// Stands for a number that a pattern names.
+const MARK: char = '\u{1}';
 
 impl Patterns {
     /// Compiles patterns.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let patterns: Vec<Pattern> = patterns.into_iter().map(Pattern::new).collect();
-        let touchy = (0..patterns.len()).filter(|&index| patterns[index].touches_numbers()).collect();
+        let touchy = patterns.iter().enumerate().filter(|(_, pattern)| pattern.touches_numbers());
+        let touchy = touchy.map(|(index, pattern)| Touchy { index, number: pattern.only_number(MARK) });
         Self {
+            touchy: touchy.collect(),
             patterns,
-            touchy,
-            shapes: HashMap::new(),
+            shapes: HashMap::default(),
             answers: Vec::new(),
             shape: Vec::new(),
-            answer: Vec::new(),
+            numbers: Vec::new(),
+            fits: Vec::new(),
         }
     }
 
-    /// Number of the name's shape, and whether all names of the shape fit the same patterns.
-    pub fn shape(&mut self, name: &str) -> (usize, bool) {
+    /// Looks a name up.
+    pub fn look(&mut self, name: &str) -> Look<'_> {
         self.set_shape(name);
-        let place = match self.shapes.get(&self.shape) {
-            Some(&place) => place,
+        let shape = match self.shapes.get(&self.shape) {
+            Some(&shape) => shape,
             None => self.learn(name),
         };
-        (place, self.answers[place].perhaps.is_empty())
-    }
-
-    /// Indexes of the patterns that a name fits, ascending.
-    pub fn matching(&mut self, name: &str) -> &[usize] {
-        let (place, _) = self.shape(name);
-        if self.answers[place].perhaps.is_empty() {
-            return &self.answers[place].alike;
+        let Answer { alike, perhaps } = &self.answers[shape];
+        if perhaps.is_empty() {
+            return Look { shape, is_alike: true, fits: alike };
         }
-        let Answer { alike, perhaps } = &self.answers[place];
-        let own = perhaps.iter().copied().filter(|&index| self.patterns[index].matches(name));
-        self.answer.clear();
-        self.answer.extend(alike.iter().copied().chain(own));
-        self.answer.sort_unstable();
-        &self.answer
+        let own = perhaps.iter().filter_map(|perhaps| {
+            let Touchy { index, number } = &self.touchy[perhaps.touchy];
+            let fits = match (&perhaps.places, number) {
+                (Some(places), Some((number, _))) => {
+                    places.iter().any(|&place| name[self.numbers[place].clone()] == **number)
+                }
+                _ => self.patterns[*index].matches(name),
+            };
+            fits.then_some(*index)
+        });
+        self.fits.clear();
+        self.fits.extend(alike.iter().copied().chain(own));
+        self.fits.sort_unstable();
+        Look { shape, is_alike: false, fits: &self.fits }
     }
 
     /// Matches a name of a shape that is new, and keeps the answer for all names of that shape.
     fn learn(&mut self, name: &str) -> usize {
-        let indifferent = (0..self.patterns.len()).filter(|index| self.touchy.binary_search(index).is_err());
+        let is_touchy =
+            |index: &usize| self.touchy.binary_search_by_key(index, |touchy| touchy.index).is_ok();
+        let indifferent = (0..self.patterns.len()).filter(|index| !is_touchy(index));
         let alike = indifferent.filter(|&index| self.patterns[index].matches(name)).collect();
-        let may_fit = |index: &usize| self.patterns[*index].loosened().matches(name);
-        let perhaps = self.touchy.iter().copied().filter(may_fit).collect();
-        self.answers.push(Answer { alike, perhaps });
+        let marked: Vec<String> = self
+            .numbers
+            .iter()
+            .map(|number| format!("{}{MARK}{}", &name[..number.start], &name[number.end..]))
+            .collect();
+        let perhaps = self.touchy.iter().enumerate().filter_map(|(touchy, Touchy { index, number })| {
+            let Some((_, pattern)) = number.as_ref().filter(|_| !name.contains(MARK)) else {
+                let may_fit = self.patterns[*index].loosened().matches(name);
+                return may_fit.then_some(Perhaps { touchy, places: None });
+            };
+            let places: Vec<usize> =
+                (0..marked.len()).filter(|&place| pattern.matches(&marked[place])).collect();
+            (!places.is_empty()).then_some(Perhaps { touchy, places: Some(places) })
+        });
+        self.answers.push(Answer { alike, perhaps: perhaps.collect() });
         self.shapes.insert(self.shape.clone(), self.answers.len() - 1);
         self.answers.len() - 1
     }
 
-    /// Makes every number between dots a single digit.
+    /// Makes every number between dots a single digit, and notes where they are.
     fn set_shape(&mut self, name: &str) {
         self.shape.clear();
+        self.numbers.clear();
+        let mut start = 0;
         for part in name.as_bytes().split(|&byte| byte == b'.') {
             if !part.is_empty() && part.iter().all(u8::is_ascii_digit) {
                 self.shape.push(b'0');
+                self.numbers.push(start..start + part.len());
             } else {
                 self.shape.extend_from_slice(part);
             }
             self.shape.push(b'.');
+            start += part.len() + 1;
         }
     }
 }
@@ -111,7 +169,7 @@ mod tests {
             for name in &names {
                 let one_by_one: Vec<usize> =
                     (0..patterns.len()).filter(|&index| super::super::fnmatch(name, &patterns[index])).collect();
-                prop_assert_eq!(set.matching(name), one_by_one);
+                prop_assert_eq!(set.look(name).fits.to_vec(), one_by_one);
             }
         }
     }
@@ -119,9 +177,18 @@ mod tests {
     #[test]
     fn names_that_differ_in_numbers_share_a_shape() {
         let mut set = Patterns::new(["*mlp*weight_quantizer", "*layers.1.*"]);
-        assert_eq!(set.matching("layers.1.mlp.up.weight_quantizer"), [0, 1]);
-        assert_eq!(set.matching("layers.12.mlp.up.weight_quantizer"), [0]);
+        assert_eq!(set.look("layers.1.mlp.up.weight_quantizer").fits, [0, 1]);
+        assert_eq!(set.look("layers.12.mlp.up.weight_quantizer").fits, [0]);
         assert_eq!(set.shapes.len(), 1);
+    }
+
+    #[test]
+    fn a_number_that_a_pattern_names_may_stand_in_several_places() {
+        let mut set = Patterns::new(["*layers.1.*", "*.1.*", "*s.1.e.2.*"]);
+        assert_eq!(set.look("layers.1.experts.2.up").fits, [0, 1]);
+        assert_eq!(set.look("layers.2.experts.1.up").fits, [1]);
+        assert_eq!(set.look("layers.12.experts.11.up").fits, [0usize; 0]);
+        assert_eq!(set.look("layers.1.e.2.up").fits, [0, 1, 2]);
     }
 
     #[test]

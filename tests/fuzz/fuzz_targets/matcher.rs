@@ -28,7 +28,7 @@ fn assert_agreed(patterns: &[&str], names: &[&str]) {
         for (index, pattern) in patterns.iter().enumerate() {
             assert_eq!(fnmatch(name, pattern), expected.contains(&index), "{name:?} against {pattern:?}");
         }
-        assert_eq!(all.matching(name), expected, "{name:?} against {patterns:?}");
+        assert_eq!(all.look(name).fits, expected, "{name:?} against {patterns:?}");
     }
 }
 

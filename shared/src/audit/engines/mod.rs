@@ -3,6 +3,7 @@
 //! The rules need configs and headers only, so that a plan is judged by them before anything runs.
 
 mod declared;
+mod exclusions;
 mod gate;
 mod layers;
 mod llama_cpp;

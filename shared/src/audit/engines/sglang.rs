@@ -1,13 +1,13 @@
 //! SGLang's loader for ModelOpt checkpoints (`configs/model_config.py`, `layers/quantization/{modelopt_quant,fp8}.py`).
 
 use super::declared::{Declared, MIXED};
+use super::exclusions::Exclusions;
 use super::layers::{Kind, ServedLayer, served_layers};
 use super::parameters::{UNQUANTIZED, Wanted, check_layer, check_shared};
 use super::verdict::Faults;
 use super::{Answer, Offered};
 use crate::model::Family;
 use crate::numerics::{Format, Nvfp4Scales};
-use crate::recipe::fnmatch;
 
 /// The wheel that was read.
 pub(super) const VERSION: &str = "0.5.23";
@@ -47,6 +47,7 @@ pub(super) fn answer(offered: &Offered<'_>) -> Answer {
             other => return Answer::refuses(KNOWN, format!("it is `{other}`")),
         }
     }
+    let declared = declared.map(|declared| (Exclusions::new(declared.ignore.iter().copied()), declared));
     for layer in served_layers(offered.model) {
         check(offered, declared.as_ref(), &layer, &mut faults);
     }
@@ -58,12 +59,12 @@ pub(super) fn answer(offered: &Offered<'_>) -> Answer {
 
 fn check(
     offered: &Offered<'_>,
-    declared: Option<&Declared<'_>>,
+    declared: Option<&(Exclusions, Declared<'_>)>,
     layer: &ServedLayer<'_>,
     faults: &mut Faults,
 ) {
     let algorithm =
-        declared.and_then(|declared| Some((declared, algorithm(offered, declared, layer, faults)?)));
+        declared.and_then(|declared| Some((&declared.1, algorithm(offered, declared, layer, faults)?)));
     let Some((declared, algorithm)) = algorithm else {
         return check_layer(offered, layer, Wanted::PLAIN, faults);
     };
@@ -102,7 +103,7 @@ fn wanted(algorithm: &str) -> Option<Wanted> {
 /// The algorithm that a layer is built with; `None` builds it unquantized.
 fn algorithm(
     offered: &Offered<'_>,
-    declared: &Declared<'_>,
+    (exclusions, declared): &(Exclusions, Declared<'_>),
     layer: &ServedLayer<'_>,
     faults: &mut Faults,
 ) -> Option<String> {
@@ -114,7 +115,7 @@ fn algorithm(
         return None;
     }
     let globs = declared.name() != "MXFP8";
-    let excluded = excluded(&declared.ignore, layer, globs).unwrap_or_else(|evidence| {
+    let excluded = excluded(exclusions, layer, globs).unwrap_or_else(|evidence| {
         faults.add(SHARDS, evidence);
         true
     });
@@ -142,8 +143,8 @@ fn mixed<'a>(declared: &Declared<'a>, layer: &ServedLayer<'_>, faults: &mut Faul
 }
 
 /// Paths that end at dots, all or none of a fused layer; then globs over the path and over every part of it.
-fn excluded(ignore: &[&str], layer: &ServedLayer<'_>, globs: bool) -> Result<bool, String> {
-    let within = |name: &str| ignore.iter().any(|path| format!(".{name}.").contains(&format!(".{path}.")));
+fn excluded(exclusions: &Exclusions, layer: &ServedLayer<'_>, globs: bool) -> Result<bool, String> {
+    let within = |name: &str| exclusions.lie_within(name);
     match layer.kind {
         Kind::Single if within(&layer.name) => return Ok(true),
         Kind::Experts if within(&layer.name) => return Ok(true),
@@ -162,8 +163,6 @@ fn excluded(ignore: &[&str], layer: &ServedLayer<'_>, globs: bool) -> Result<boo
         }
         Kind::Single | Kind::Experts => {}
     }
-    let by_glob = |pattern: &&str| {
-        fnmatch(&layer.name, pattern) || layer.name.split('.').any(|part| fnmatch(part, pattern))
-    };
-    Ok(globs && ignore.iter().any(by_glob))
+    let by_glob = || exclusions.fit(&layer.name) || layer.name.split('.').any(|part| exclusions.fit(part));
+    Ok(globs && by_glob())
 }

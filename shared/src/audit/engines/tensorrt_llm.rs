@@ -1,13 +1,13 @@
 //! TensorRT-LLM's PyTorch backend (`_torch/model_config.py`, `quantization/modelopt_config.py`, `_torch/modules/linear.py`).
 
 use super::declared::{Declared, MIXED};
+use super::exclusions::Exclusions;
 use super::layers::{Kind, ServedLayer, served_layers};
 use super::parameters::{Wanted, check_layer, check_shared};
 use super::verdict::Faults;
 use super::{Answer, Offered};
 use crate::model::Family;
 use crate::numerics::{Format, Nvfp4Scales};
-use crate::recipe::fnmatch;
 
 /// There is no release with all that was read.
 pub(super) const VERSION: &str = "main of November 2026";
@@ -65,6 +65,7 @@ pub(super) fn answer(offered: &Offered<'_>) -> Answer {
         }
     }
     let mut unread = None;
+    let declared = (Exclusions::new(declared.ignore.iter().copied()), declared);
     for layer in served_layers(offered.model) {
         check(offered, &declared, &layer, (&mut faults, &mut unread));
     }
@@ -84,7 +85,7 @@ fn whole(name: &str) -> &str {
 
 fn check(
     offered: &Offered<'_>,
-    declared: &Declared<'_>,
+    declared: &(Exclusions, Declared<'_>),
     layer: &ServedLayer<'_>,
     (faults, unread): (&mut Faults, &mut Option<String>),
 ) {
@@ -102,7 +103,7 @@ fn check(
             unread.get_or_insert_with(|| algorithm.to_owned());
         }
     }
-    let block = declared.group_size.unwrap_or(16);
+    let block = declared.1.group_size.unwrap_or(16);
     if matches!(algorithm, "NVFP4" | "NVFP4_AWQ" | "W4A16_NVFP4") && block != 16 {
         return faults.add(BLOCK, format!("its blocks are of {block}"));
     }
@@ -135,7 +136,10 @@ fn known(algorithm: &str) -> Known {
 }
 
 /// The algorithm that a layer is built with; `None` builds it unquantized.
-fn algorithm<'a>(declared: &Declared<'a>, layer: &ServedLayer<'_>) -> Option<&'a str> {
+fn algorithm<'a>(
+    (exclusions, declared): &(Exclusions, Declared<'a>),
+    layer: &ServedLayer<'_>,
+) -> Option<&'a str> {
     // Routers are built without a quantization config.
     if layer.is_router() {
         return None;
@@ -146,13 +150,12 @@ fn algorithm<'a>(declared: &Declared<'a>, layer: &ServedLayer<'_>) -> Option<&'a
             Kind::Fused | Kind::Experts => layer.names().find_map(|name| declared.layer(name)),
         };
     }
-    let excluded = |name: &str| declared.ignore.iter().any(|pattern| excludes(pattern, name));
-    let excluded = excluded(&layer.name) || layer.names().any(excluded);
+    let excluded = excludes(exclusions, &layer.name) || layer.names().any(|name| excludes(exclusions, name));
     (!excluded).then(|| declared.algorithm.map(whole)).flatten()
 }
 
 /// Case counts, and a pattern that fits a module above excludes all below.
-fn excludes(pattern: &str, name: &str) -> bool {
-    let above = name.match_indices('.').map(|(dot, _)| &name[..dot]);
-    fnmatch(name, pattern) || above.into_iter().any(|parent| fnmatch(parent, pattern))
+fn excludes(exclusions: &Exclusions, name: &str) -> bool {
+    let mut above = name.match_indices('.').map(|(dot, _)| &name[..dot]);
+    exclusions.fit(name) || above.any(|parent| exclusions.fit(parent))
 }

@@ -1,13 +1,13 @@
 //! vLLM's loader for ModelOpt checkpoints (`layers/quantization/modelopt.py`, `quant_utils.py`, `models/*.py`).
 
 use super::declared::{Declared, MIXED};
+use super::exclusions::Exclusions;
 use super::layers::{Kind, ServedLayer, served_layers};
 use super::parameters::{UNQUANTIZED, Wanted, check_layer, check_shared};
 use super::verdict::Faults;
 use super::{Answer, Offered};
 use crate::model::{Family, ModuleRole};
 use crate::numerics::{Format, Nvfp4Scales};
-use crate::recipe::fnmatch;
 
 /// The wheel that was read, and run in the serving lane.
 pub(super) const VERSION: &str = "0.32.0";
@@ -36,6 +36,7 @@ pub(super) fn answer(offered: &Offered<'_>) -> Answer {
             return Answer::refuses(EMPTY, "it lists no layer");
         }
     }
+    let declared = declared.map(|declared| (exclusions(&declared.ignore), declared));
     for layer in served_layers(offered.model) {
         check(offered, declared.as_ref(), &layer, &mut faults);
     }
@@ -58,7 +59,7 @@ fn foreign(method: &str) -> Answer {
 
 fn check(
     offered: &Offered<'_>,
-    declared: Option<&Declared<'_>>,
+    declared: Option<&(Exclusions, Declared<'_>)>,
     layer: &ServedLayer<'_>,
     faults: &mut Faults,
 ) {
@@ -113,7 +114,7 @@ fn wanted(algorithm: &str) -> Option<Wanted> {
 /// The algorithm that a layer is built with; `None` builds it unquantized.
 fn algorithm(
     offered: &Offered<'_>,
-    declared: &Declared<'_>,
+    (exclusions, declared): &(Exclusions, Declared<'_>),
     layer: &ServedLayer<'_>,
     faults: &mut Faults,
 ) -> Option<String> {
@@ -121,7 +122,7 @@ fn algorithm(
     if layer.is_router() && offered.model.config.family == Family::Mixtral {
         return None;
     }
-    let excluded = excluded(&declared.ignore, layer).unwrap_or_else(|evidence| {
+    let excluded = excluded(exclusions, layer).unwrap_or_else(|evidence| {
         faults.add(SHARDS, evidence);
         true
     });
@@ -161,29 +162,31 @@ fn mixed<'a>(declared: &Declared<'a>, layer: &ServedLayer<'_>, faults: &mut Faul
     }
 }
 
-/// Three rules, any of which excludes a layer; an error where some shards are excluded and others not.
-fn excluded(ignore: &[&str], layer: &ServedLayer<'_>) -> Result<bool, String> {
-    // `NAME*` is read as `NAME` and `NAME.*`.
-    let mut patterns: Vec<String> = Vec::with_capacity(ignore.len());
-    for pattern in ignore {
+/// The patterns as vLLM rewrites them: `NAME*` is read as `NAME` and `NAME.*`.
+fn exclusions(ignore: &[&str]) -> Exclusions {
+    Exclusions::new(ignore.iter().flat_map(|pattern| {
         match pattern.strip_suffix('*').filter(|stem| !stem.is_empty() && !stem.ends_with('.')) {
-            Some(stem) => patterns.extend([stem.to_owned(), format!("{stem}.*")]),
-            None => patterns.push((*pattern).to_owned()),
+            Some(stem) => vec![stem.to_owned(), format!("{stem}.*")],
+            None => vec![(*pattern).to_owned()],
         }
-    }
-    if exact(&patterns, layer)? {
+    }))
+}
+
+/// Three rules, any of which excludes a layer; an error where some shards are excluded and others not.
+fn excluded(exclusions: &Exclusions, layer: &ServedLayer<'_>) -> Result<bool, String> {
+    if exact(exclusions, layer)? {
         return Ok(true);
     }
     // Any pattern that is part of the name: `model.layers.1` excludes `model.layers.10` as well.
-    Ok(patterns.iter().any(|pattern| layer.name.contains(pattern.as_str()) || fnmatch(&layer.name, pattern)))
+    Ok(exclusions.written().any(|pattern| layer.name.contains(pattern)) || exclusions.fit(&layer.name))
 }
 
-fn exact(patterns: &[String], layer: &ServedLayer<'_>) -> Result<bool, String> {
-    let named = |name: &str| patterns.iter().any(|pattern| pattern == name);
+fn exact(exclusions: &Exclusions, layer: &ServedLayer<'_>) -> Result<bool, String> {
+    let named = |name: &str| exclusions.names(name);
     match layer.kind {
         Kind::Single => Ok(named(&layer.name)),
         // One excluded expert excludes them all.
-        Kind::Experts => Ok(patterns.iter().any(|pattern| pattern.contains(&layer.name))),
+        Kind::Experts => Ok(exclusions.written().any(|pattern| pattern.contains(&layer.name))),
         Kind::Fused if named(&layer.name) => Ok(true),
         Kind::Fused => {
             let hits = layer.names().filter(|name| named(name)).count();
