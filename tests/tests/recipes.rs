@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use qlaunch_tests::checkpoint::read_folder;
 use qlaunch_tests::places::{existing, tiny_llama};
-use qlaunch_tests::programs::{Call, finish, qlaunch, run};
+use qlaunch_tests::programs::{Call, Quantize, finish, qlaunch, run};
 use serde_json::Value;
 
 const USAGE: i32 = 2;
@@ -193,6 +194,83 @@ fn a_check_on_a_model_tells_own_patterns_that_match_nothing_and_what_is_covered(
     assert!(warnings.iter().any(|warning| warning["message"].as_str().unwrap().contains("block_sparse_moe")));
     assert!(report["plan"]["coverage"]["linears"].as_u64().unwrap() > 0);
     assert_eq!(report["errors"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_plan_names_the_line_of_an_own_pattern_that_matches_nothing() {
+    let (desk, model) = (Desk::new(), model());
+    let entries = [
+        "{quantizer_name: '*weight_quantizer', cfg: {num_bits: e4m3}}",
+        "{quantizer_name: '*no_such_thing*', cfg: {num_bits: e4m3}}",
+    ];
+    desk.write("mine.yaml", &recipe(&entries));
+    let call = desk.run(&["plan", &model, "--recipe", "mine.yaml"]);
+    call.assert_code(INPUT);
+    for expected in ["`*no_such_thing*`", "mine.yaml:5:", "qlaunch plan MODEL"] {
+        assert!(call.stderr.contains(expected), "{expected} in\n{}", call.stderr);
+    }
+}
+
+/// Queries in FP8 and everything else of the layers in NVFP4.
+const MIXED_QUERIES: [&str; 4] = [
+    "{quantizer_name: '*', enable: false}",
+    "{quantizer_name: '*layers*proj.weight_quantizer', cfg: {num_bits: e2m1, block_sizes: {-1: 16, type: dynamic, scale_bits: e4m3}}}",
+    "{quantizer_name: '*layers*proj.input_quantizer', cfg: {num_bits: e2m1, block_sizes: {-1: 16, type: dynamic, scale_bits: e4m3}}}",
+    "{quantizer_name: '*q_proj*weight_quantizer', cfg: {num_bits: e4m3}}",
+];
+
+#[test]
+fn a_fused_group_of_mixed_numerics_is_refused_by_name_or_made_to_agree() {
+    let (desk, model) = (Desk::new(), model());
+    let mut entries = MIXED_QUERIES.to_vec();
+    entries.push("{quantizer_name: '*q_proj*input_quantizer', cfg: {num_bits: e4m3}}");
+    desk.write("mixed.yaml", &recipe(&entries));
+    let planned = ["plan", &model, "--recipe", "mixed.yaml"];
+    let call = desk.run(&planned);
+    call.assert_code(INPUT);
+    for expected in
+        ["q/k/v group of `model.layers.0.self_attn`", "`q_proj` FP8, `k_proj` NVFP4", "--fix-groups"]
+    {
+        assert!(call.stderr.contains(expected), "{expected} in\n{}", call.stderr);
+    }
+
+    let call = desk.run(&[planned.as_slice(), &["--fix-groups"]].concat());
+    call.assert_code(0);
+    assert!(call.stdout.contains("as FP8, which stores the most bits"), "{}", call.stdout);
+
+    let out = desk.path().join("checkpoint");
+    let mixed = desk.path().join("mixed.yaml");
+    Quantize::new(&tiny_llama(), &mixed.to_string_lossy(), &out).flags(&["--fix-groups"]).run().json();
+    let tensors = read_folder(&out);
+    for projection in ["q_proj", "k_proj", "v_proj"] {
+        let weight = &tensors[&format!("model.layers.0.self_attn.{projection}.weight")];
+        assert_eq!(weight.dtype, "F8_E4M3", "{projection}");
+    }
+    assert_eq!(tensors["model.layers.0.self_attn.o_proj.weight"].dtype, "U8", "NVFP4 is packed");
+}
+
+#[test]
+fn a_model_of_which_only_config_and_index_are_there_is_planned() {
+    let desk = Desk::new();
+    let header = read_folder(&tiny_llama());
+    let bytes: usize = header.values().map(|tensor| tensor.bytes.len()).sum();
+    let names: serde_json::Map<String, Value> =
+        header.keys().map(|name| (name.clone(), "model-00001-of-00001.safetensors".into())).collect();
+    let index = serde_json::json!({ "metadata": { "total_size": bytes }, "weight_map": names });
+    desk.write("far/model.safetensors.index.json", &index.to_string());
+    let config = std::fs::read_to_string(tiny_llama().join("config.json")).unwrap();
+    desk.write("far/config.json", &config);
+    let far = desk.json(&["plan", "far", "--recipe", FP8]);
+    let near = desk.json(&["plan", &model(), "--recipe", FP8]);
+    // The size of the source's headers is not known, what would be written is.
+    let paths = ["/assignment", "/modules", "/coverage", "/engines", "/totals/bytes", "/totals/parameters"];
+    for key in paths {
+        assert!(near.pointer(key).is_some(), "there is no `{key}`");
+        assert!(far.pointer(key) == near.pointer(key), "`{key}` differs");
+    }
+    let call = desk.run(&["quantize", "far", "--recipe", FP8, "--out", "nowhere"]);
+    call.assert_code(INPUT);
+    assert!(!desk.path().join("nowhere").exists(), "{}", call.stderr);
 }
 
 #[test]

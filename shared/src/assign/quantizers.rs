@@ -306,8 +306,15 @@ fn check_class(entry: &QuantizerEntry) -> Result<()> {
 }
 
 fn unmatched(entry: &QuantizerEntry, model: &Model) -> Error {
-    Error::input(format!("the pattern `{}` matches no quantizer of this model", entry.quantizer_name))
-        .at(&model.folder)
-        .key("quantize.quant_cfg")
-        .hint("`qlaunch plan MODEL --recipe general/ptq/fp8_default-kv_fp8` shows the names of its modules")
+    let error =
+        Error::input(format!("the pattern `{}` matches no quantizer of this model", entry.quantizer_name))
+            .at(&model.folder)
+            .hint(
+                "`qlaunch plan MODEL --recipe fp8` shows the names of its modules; remove what is not there",
+            );
+    let error = match entry.place.as_deref() {
+        Some(place) => Error { place: Box::new(place.clone()), ..error },
+        None => error,
+    };
+    error.key("quantize.quant_cfg")
 }

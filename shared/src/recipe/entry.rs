@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Place;
 use crate::numerics::field::{Field, given};
 use crate::numerics::{Fault, QuantizerAttributes};
 
@@ -19,6 +20,8 @@ pub struct QuantizerEntry {
     pub enable: bool,
     /// Whose line it is.
     pub origin: EntryOrigin,
+    /// Where it was written; an entry that came in a job spec does not know.
+    pub place: Option<Box<Place>>,
     written: Written,
 }
 
@@ -67,6 +70,8 @@ pub(super) struct EntryForm {
     /// Travels in job specs; not part of a recipe file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<EntryOrigin>,
+    #[serde(skip)]
+    pub place: Option<Box<Place>>,
 }
 
 impl EntryForm {
@@ -97,6 +102,7 @@ impl EntryForm {
             cfg,
             enable,
             origin: self.origin.unwrap_or_default(),
+            place: self.place,
             written,
         })
     }
@@ -133,7 +139,7 @@ impl TryFrom<EntryForm> for QuantizerEntry {
 
 impl From<QuantizerEntry> for EntryForm {
     fn from(entry: QuantizerEntry) -> Self {
-        let QuantizerEntry { quantizer_name, parent_class, cfg, enable, origin, written } = entry;
+        let QuantizerEntry { quantizer_name, parent_class, cfg, enable, origin, place, written } = entry;
         Self {
             cfg: match cfg {
                 QuantizerCfg::None if written.cfg => Field::Null,
@@ -148,6 +154,7 @@ impl From<QuantizerEntry> for EntryForm {
             },
             quantizer_name,
             origin: Some(origin),
+            place,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Number, Value};
 
 use crate::Error;
+use crate::error::Place;
 
 /// Where a tree was read from.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +34,12 @@ impl Mark {
     #[must_use]
     pub fn locate(&self, error: Error) -> Error {
         error.at(&self.source.file).line(self.line, self.column)
+    }
+
+    /// The place as errors have it.
+    pub fn place(&self) -> Place {
+        let file = Some(self.source.file.clone());
+        Place { file, line: Some(self.line), column: Some(self.column), key: None }
     }
 
     /// An input error at this place.
