@@ -6,12 +6,14 @@
 pub mod assign;
 pub mod audit;
 pub mod checkpoint;
+pub mod digest;
 pub mod error;
 pub mod model;
 pub mod numerics;
 pub mod protocol;
 pub mod quality;
 pub mod recipe;
+pub mod store;
 pub mod sweep;
 pub mod yaml;
 

@@ -32,7 +32,8 @@ run() { # target
     # Every file of the library is YAML that must be understood.
     [ "$target" != yaml ] || mapfile -t -O 2 seeds < <(find "$root/recipes" -type d)
     [ "$target" = matcher ] || dictionary=("-dict=$here/yaml.dict")
-    if ! "$program" "-max_total_time=$seconds" -timeout=5 -rss_limit_mb=512 -max_len=16384 -print_final_stats=1 \
+    # The timeout is of wall time, on machines that may have other work: an input that hangs is found all the same.
+    if ! "$program" "-max_total_time=$seconds" -timeout=30 -rss_limit_mb=512 -max_len=16384 -print_final_stats=1 \
         "-artifact_prefix=$findings/$target-" "${dictionary[@]}" "${seeds[@]}" >"$log" 2>&1; then
         tail -n 60 "$log" >&2
         printf 'error: the fuzz target `%s` found something\nhint: %s FILE, with the file named above\n' \

@@ -12,5 +12,6 @@ pub mod ops;
 pub mod quantize;
 pub mod report;
 pub mod run;
+pub mod store;
 pub mod tensor;
 pub mod tokens;

@@ -312,7 +312,7 @@ fn unmatched(entry: &QuantizerEntry, model: &Model) -> Error {
             .hint(
                 "`qlaunch plan MODEL --recipe fp8` shows the names of its modules; remove what is not there",
             );
-    let error = match entry.place.as_deref() {
+    let error = match entry.place.0.as_deref() {
         Some(place) => Error { place: Box::new(place.clone()), ..error },
         None => error,
     };

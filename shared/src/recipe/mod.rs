@@ -27,7 +27,7 @@ pub use body::{Body, Form, Metadata, Origin, Recipe, RecipeType};
 pub use compare::{Change, Comparison, EntryChange, SettingChange, compare};
 pub use config::QuantizeConfig;
 pub use definition::{Definition, Kind, Listing, define, list};
-pub use entry::{EntryOrigin, QuantizerCfg, QuantizerEntry};
+pub use entry::{EntryOrigin, QuantizerCfg, QuantizerEntry, WrittenAt};
 pub use examine::{Examination, examine};
 pub use fnmatch::{Pattern, fnmatch};
 pub use library::Library;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::body::Metadata;
 use super::config::{ConfigForm, QuantizeConfig};
-use super::entry::{EntryForm, EntryOrigin, QuantizerCfg, QuantizerEntry};
+use super::entry::{EntryForm, EntryOrigin, QuantizerCfg, QuantizerEntry, WrittenAt};
 use super::faults::{Checked, ENOUGH, Faults};
 use super::schema::Schema;
 use super::sections;
@@ -194,7 +194,7 @@ impl Reader {
             parent_class: parent_class.unwrap_or_default(),
             quantizer_name: quantizer_name.unwrap_or_default(),
             origin: Some(origin(node)),
-            place: Some(Box::new(node.mark.place())),
+            place: WrittenAt(Some(Box::new(node.mark.place()))),
         };
         Ok(form.entry().map_err(|fault| place(&fault, node))?)
     }
@@ -245,7 +245,7 @@ fn legacy_entry(name: &str, parent_class: Field<String>, value: &Node) -> Checke
         parent_class,
         quantizer_name: name.to_owned(),
         origin: Some(origin(&value)),
-        place: Some(Box::new(value.mark.place())),
+        place: WrittenAt(Some(Box::new(value.mark.place()))),
     };
     Ok(form.entry().map_err(|fault| place(&fault, &value))?)
 }

@@ -1,11 +1,14 @@
-//! Tensor operations: the trait that a forward pass is written against, and the CPU that carries it out.
+//! Tensor operations: the trait that a forward pass is written against, and the devices that carry it out.
 
 pub mod backend;
 pub mod cpu;
+pub mod cuda;
+mod operands;
 pub mod routing;
 
 pub use backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
 pub use cpu::{CpuBackend, CpuPath};
+pub use cuda::CudaBackend;
 pub use routing::{Routes, Routing, Share};

@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::attention::Attention;
+use super::elements::{ModelElement, typed};
 use super::gemm::{MicroKernel, PackFrom, Product, WithKernel, linear};
 use super::gram::Addition;
 use super::loss::{Comparison, Likelihood, VOCABULARY_BLOCK};
-use super::operands::{self, ModelElement, typed};
 use super::path::{CpuPath, instruction_set};
 use super::rotary::Turns;
 use super::scratch::Scratch;
@@ -17,6 +17,7 @@ use super::{channels, elementwise, gather, loss, magnitude, norm, rotary, route,
 use crate::ops::backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
+use crate::ops::operands;
 use crate::ops::routing::{Routes, Routing, Share};
 use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView, for_each_dtype};

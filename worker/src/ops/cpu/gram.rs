@@ -3,8 +3,8 @@
 use qlaunch_shared::Result;
 use qlaunch_shared::protocol::NumericPath;
 
+use super::elements::ModelElement;
 use super::gemm::{MicroKernel, PackFrom, WithKernel, add_gram, with_wide_kernel};
-use super::operands::ModelElement;
 use super::scratch::Scratch;
 
 /// What is the same for all element types.

@@ -3,6 +3,7 @@
 mod attention;
 mod channels;
 mod device;
+mod elements;
 mod elementwise;
 mod exponential;
 mod gather;
@@ -11,7 +12,6 @@ mod gram;
 mod loss;
 mod magnitude;
 mod norm;
-mod operands;
 mod path;
 mod quadratic;
 mod rotary;

@@ -1,74 +1,63 @@
-//! Checks of operands: one type for all, shapes that fit, with an error that names the operation.
+//! Checks of operands on any device: shapes that fit, with an error that names the operation.
 
 use qlaunch_shared::{Error, Result};
 
-use super::gemm::KernelElement;
-use crate::ops::backend::{AttentionShape, RotaryTables};
-use crate::ops::routing::Share;
-use crate::tensor::host::{HostTensor, StoredElement};
+use super::backend::{AttentionShape, RotaryTables};
+use super::routing::Share;
+use crate::tensor::host::HostTensor;
 
-/// A type that the CPU computes models in.
-pub(super) trait ModelElement: StoredElement + KernelElement {}
+/// A tensor of any device.
+pub(super) trait Shaped {
+    /// Sides, outermost first.
+    fn sides(&self) -> &[usize];
+}
 
-impl<E: StoredElement + KernelElement> ModelElement for E {}
-
-/// The elements of an operand, which must be of type `E`.
-pub(super) fn typed<'a, E: ModelElement>(operation: &str, operand: &'a HostTensor) -> Result<&'a [E]> {
-    E::borrow(operand.view().elements()).ok_or_else(|| {
-        Error::input(format!("`{operation}` cannot mix {} and {} operands", E::DTYPE, operand.dtype()))
-            .hint("all weights that a model computes with must have the type that its config.json names")
-    })
+impl Shaped for HostTensor {
+    fn sides(&self) -> &[usize] {
+        self.shape()
+    }
 }
 
 /// Rows and columns of a matrix; leading sides are rows.
-pub(super) fn matrix(operation: &str, tensor: &HostTensor) -> Result<(usize, usize)> {
-    match tensor.shape() {
+pub(super) fn matrix(operation: &str, tensor: &impl Shaped) -> Result<(usize, usize)> {
+    match tensor.sides() {
         [rows @ .., columns] if *columns > 0 => Ok((rows.iter().product(), *columns)),
         shape => Err(misfit(operation, format!("{shape:?} is no matrix"))),
     }
 }
 
 /// Fails unless two operands have the same shape.
-pub(super) fn same_shape(operation: &str, left: &HostTensor, right: &HostTensor) -> Result<()> {
-    if left.shape() == right.shape() {
+pub(super) fn same_shape(operation: &str, left: &impl Shaped, right: &impl Shaped) -> Result<()> {
+    if left.sides() == right.sides() {
         return Ok(());
     }
-    Err(misfit(operation, format!("{:?} and {:?} differ", left.shape(), right.shape())))
+    Err(misfit(operation, format!("{:?} and {:?} differ", left.sides(), right.sides())))
 }
 
 /// Sizes of a linear layer: `[m, k]`, `[n, k]`.
-pub(super) fn linear(
-    x: &HostTensor,
-    weight: &HostTensor,
-    bias: Option<&HostTensor>,
-) -> Result<(usize, usize)> {
+pub(super) fn linear<T: Shaped>(x: &T, weight: &T, bias: Option<&T>) -> Result<(usize, usize)> {
     let ((_, k), (n, weight_k)) = (matrix("linear", x)?, matrix("linear", weight)?);
-    if k != weight_k || weight.shape().len() != 2 {
-        let shapes = format!("x is {:?}, but the weight is {:?}", x.shape(), weight.shape());
+    if k != weight_k || weight.sides().len() != 2 {
+        let shapes = format!("x is {:?}, but the weight is {:?}", x.sides(), weight.sides());
         return Err(misfit("linear", shapes));
     }
     match bias {
-        Some(bias) if bias.shape() != [n] => {
-            Err(misfit("linear", format!("the weight has {n} rows, but the bias is {:?}", bias.shape())))
+        Some(bias) if bias.sides() != [n] => {
+            Err(misfit("linear", format!("the weight has {n} rows, but the bias is {:?}", bias.sides())))
         }
         _ => Ok((n, k)),
     }
 }
 
 /// Fails unless queries, keys and values have the sizes that `shape` says.
-pub(super) fn attention(
-    q: &HostTensor,
-    k: &HostTensor,
-    v: &HostTensor,
-    shape: &AttentionShape,
-) -> Result<()> {
+pub(super) fn attention<T: Shaped>(q: &T, k: &T, v: &T, shape: &AttentionShape) -> Result<()> {
     shape.check()?;
     let query = (shape.tokens(), shape.heads * shape.head_dim);
     let key = (shape.tokens(), shape.kv_heads * shape.head_dim);
     for (name, tensor, expected) in [("q", q, query), ("k", k, key), ("v", v, key)] {
         if matrix("attention", tensor)? != expected {
             let (rows, columns) = expected;
-            let found = tensor.shape();
+            let found = tensor.sides();
             return Err(misfit("attention", format!("{name} is {found:?} instead of [{rows}, {columns}]")));
         }
     }
@@ -76,10 +65,10 @@ pub(super) fn attention(
 }
 
 /// Checks rotary tables against the rows they turn; returns how many pairs of dimensions of a head turn.
-pub(super) fn rotary(
-    x: &HostTensor,
+pub(super) fn rotary<T: Shaped>(
+    x: &T,
     head_dim: usize,
-    tables: &RotaryTables<HostTensor>,
+    tables: &RotaryTables<T>,
     positions: &[u32],
 ) -> Result<usize> {
     let (rows, width) = matrix("rotate", x)?;
@@ -103,7 +92,7 @@ pub(super) fn rotary(
 }
 
 /// Fails unless there is one place for each channel of `x`.
-pub(super) fn channels(x: &HostTensor, amax: usize, sums: usize) -> Result<()> {
+pub(super) fn channels(x: &impl Shaped, amax: usize, sums: usize) -> Result<()> {
     let (_, columns) = matrix("channels", x)?;
     if columns != amax || columns != sums {
         return Err(misfit("channels", format!("{columns} channels have {amax} and {sums} places")));
@@ -112,7 +101,7 @@ pub(super) fn channels(x: &HostTensor, amax: usize, sums: usize) -> Result<()> {
 }
 
 /// The columns of `x`, if their products fit into `sums`, and its rows are whole samples of `together`.
-pub(super) fn gram(x: &HostTensor, together: usize, sums: usize) -> Result<usize> {
+pub(super) fn gram(x: &impl Shaped, together: usize, sums: usize) -> Result<usize> {
     let (rows, columns) = matrix("gram", x)?;
     if columns == 0 || sums != columns * columns {
         return Err(misfit("gram", format!("{columns} columns have {sums} sums")));
@@ -138,7 +127,7 @@ pub(super) fn targets(rows: usize, vocabulary: usize, targets: &[u32]) -> Result
 }
 
 /// The number of experts that scores are for, if a token can go through so many.
-pub(super) fn routing(scores: &HostTensor, per_token: usize) -> Result<usize> {
+pub(super) fn routing(scores: &impl Shaped, per_token: usize) -> Result<usize> {
     let (_, experts) = matrix("route", scores)?;
     if per_token == 0 || per_token > experts {
         return Err(misfit("route", format!("a token cannot go through {per_token} of {experts} experts")));
@@ -147,10 +136,10 @@ pub(super) fn routing(scores: &HostTensor, per_token: usize) -> Result<usize> {
 }
 
 /// The width of rows that are added to a sum, if each has a row of its own there.
-pub(super) fn scattered(sum: &HostTensor, rows: &HostTensor, share: &Share) -> Result<usize> {
+pub(super) fn scattered(sum: &impl Shaped, rows: &impl Shaped, share: &Share) -> Result<usize> {
     let ((tokens, width), (count, row_width)) = (matrix("scatter_add", sum)?, matrix("scatter_add", rows)?);
     if width != row_width || count != share.tokens.len() || count != share.weights.len() {
-        let sizes = format!("{:?} to {:?} at {} tokens", rows.shape(), sum.shape(), share.tokens.len());
+        let sizes = format!("{:?} to {:?} at {} tokens", rows.sides(), sum.sides(), share.tokens.len());
         return Err(misfit("scatter_add", sizes));
     }
     let ascends = share.tokens.windows(2).all(|pair| pair[0] < pair[1]);

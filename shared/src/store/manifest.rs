@@ -1,0 +1,55 @@
+//! What lies beside an artifact's files: what it was made from, by whom, and the digest of every file.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Key, Origin};
+
+/// Name of the file.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The version that this program writes.
+pub const VERSION: u32 = 1;
+
+/// An artifact described.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub version: u32,
+    /// The artifact's key.
+    pub key: Key,
+    /// What it is, for people: `tiny-llama layer 3, NVFP4`.
+    pub about: String,
+    /// What it was made from.
+    pub origin: Origin,
+    /// Its files, by name.
+    pub files: Vec<StoredFile>,
+    /// Host on which it was made.
+    pub host: String,
+    /// When, in seconds since 1970 by that host's clock.
+    pub made_at: u64,
+    /// CPU time that it took, in seconds; what a hit saves.
+    pub cpu_seconds: f64,
+}
+
+/// One file of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Name in the artifact's folder.
+    pub name: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the content.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// A file by name.
+    pub fn file(&self, name: &str) -> Option<&StoredFile> {
+        self.files.iter().find(|file| file.name == name)
+    }
+}

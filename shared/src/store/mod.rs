@@ -1,0 +1,13 @@
+//! The store's words: what an artifact is, what it was made from, and where it lies in the folder.
+//!
+//! An artifact is a folder `objects/ab/ab…/` of files and a `manifest.json`, renamed into place as a whole: it is there
+//! with all of its bytes or not at all. Its name is the hash of what it was made from, so that whoever needs it knows its
+//! name beforehand and finds it, whoever made it.
+
+mod folder;
+mod key;
+mod manifest;
+
+pub use folder::{Condition, StoreFolder};
+pub use key::{Key, Origin, Step};
+pub use manifest::{MANIFEST, Manifest, StoredFile, VERSION};

@@ -1,0 +1,401 @@
+//! A GPU as a [`Backend`]: checks operands, makes room, queues kernels and products.
+
+use std::sync::Arc;
+
+use cudarc::driver::CudaSlice;
+use qlaunch_shared::protocol::NumericPath;
+use qlaunch_shared::{Error, Result};
+
+use super::attention::Attention;
+use super::device::{Argument, Device, THREADS};
+use super::likelihood::Scoring;
+use super::product::{Matrix, Places, Product};
+use super::tensor::CudaTensor;
+use crate::ops::backend::{
+    Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
+};
+use crate::ops::cpu::CpuBackend;
+use crate::ops::operands;
+use crate::ops::routing::{Routes, Routing, Share};
+use crate::tensor::DType;
+use crate::tensor::host::{HostTensor, TensorView};
+
+/// Blocks of a kernel that walks over elements, at most.
+const BLOCKS: usize = 4096;
+/// Rows whose magnitudes one thread adds up for a channel.
+const STRETCH: usize = 256;
+
+/// A GPU, and the host's threads for what is too small for it.
+#[derive(Debug)]
+pub struct CudaBackend {
+    device: Device,
+    host: CpuBackend,
+}
+
+impl CudaBackend {
+    /// Opens a GPU by number; `threads` of the host choose experts.
+    ///
+    /// # Errors
+    /// There is no such GPU, no driver, no cuBLASLt, or the GPU is of a generation that is not served.
+    pub fn open(ordinal: usize, threads: usize) -> Result<Self> {
+        let path = NumericPath::ALL.into_iter().find(|path| crate::ops::CpuPath::available(*path));
+        let path = path.ok_or_else(|| Error::bug("a CPU without any numeric path"))?;
+        Ok(Self { device: Device::open(ordinal)?, host: CpuBackend::new(threads, path)? })
+    }
+
+    fn blocks(count: usize) -> (usize, usize) {
+        (count.div_ceil(THREADS as usize).min(BLOCKS), 1)
+    }
+
+    /// Threads for a row of this width.
+    fn threads(width: usize) -> u32 {
+        u32::try_from(width.next_multiple_of(32)).map_or(THREADS, |width| width.clamp(32, THREADS))
+    }
+
+    fn product(&self, product: Product, places: Places) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: every caller has checked the operands against the product's sizes and made room for the result.
+        unsafe { self.device.blas.multiply(product, places) }
+    }
+
+    fn place(&self, tensor: &CudaTensor) -> u64 {
+        self.device.place_of(&*tensor.data)
+    }
+
+    fn numbers(&self, values: &[u32]) -> Result<CudaSlice<u32>> {
+        self.device.send(values)
+    }
+}
+
+/// Fails unless all operands have one type.
+fn one_type(operation: &str, operands: &[&CudaTensor]) -> Result<DType> {
+    let first = operands.first().map_or(DType::F32, |operand| operand.dtype);
+    match operands.iter().find(|operand| operand.dtype != first) {
+        None => Ok(first),
+        Some(other) => {
+            Err(Error::input(format!("`{operation}` cannot mix {first} and {} operands", other.dtype))
+                .hint("all weights that a model computes with must have the type that its config.json names"))
+        }
+    }
+}
+
+/// A matrix whose rows follow each other.
+fn dense(dtype: DType, columns: usize) -> Matrix {
+    Matrix { dtype, stride: columns, distance: 0 }
+}
+
+impl Backend for CudaBackend {
+    type Tensor = CudaTensor;
+
+    fn numeric_path(&self) -> &'static str {
+        self.device.numeric_path
+    }
+
+    fn upload(&self, view: TensorView<'_>) -> Result<CudaTensor> {
+        let data = self.device.send(&view.to_bytes())?;
+        Ok(CudaTensor { shape: view.shape().to_vec(), dtype: view.dtype(), data: Arc::new(data) })
+    }
+
+    fn adopt(&self, tensor: HostTensor) -> Result<CudaTensor> {
+        self.upload(tensor.view())
+    }
+
+    fn download(&self, tensor: &CudaTensor) -> Result<HostTensor> {
+        let mut bytes = self.device.fetch(&tensor.data)?;
+        bytes.truncate(tensor.len() * tensor.dtype.size());
+        HostTensor::from_bytes(tensor.dtype, tensor.shape.clone(), &bytes)
+    }
+
+    fn inspect(&self, tensor: &CudaTensor, look: &mut dyn FnMut(TensorView<'_>) -> Result<()>) -> Result<()> {
+        look(self.download(tensor)?.view())
+    }
+
+    fn edit(
+        &self,
+        tensor: &mut CudaTensor,
+        change: &mut dyn FnMut(&mut HostTensor) -> Result<()>,
+    ) -> Result<()> {
+        let mut host = self.download(tensor)?;
+        change(&mut host)?;
+        *tensor = self.adopt(host)?;
+        Ok(())
+    }
+
+    fn shape<'a>(&self, tensor: &'a CudaTensor) -> &'a [usize] {
+        &tensor.shape
+    }
+
+    fn dtype(&self, tensor: &CudaTensor) -> DType {
+        tensor.dtype
+    }
+
+    fn gather(&self, table: &CudaTensor, ids: &[u32]) -> Result<CudaTensor> {
+        let (rows, width) = operands::matrix("gather", table)?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
+            return Err(Error::input(format!("row {id} is past the end of a table of {rows} rows"))
+                .hint("the token ids and the model must use the same tokenizer"));
+        }
+        let out = self.device.room(table.dtype, [ids.len(), width])?;
+        let numbers = self.numbers(ids)?;
+        let device = &self.device;
+        let arguments = [
+            device.address(table),
+            device.address_of(&numbers),
+            Argument::U64(width as u64),
+            device.address(&out),
+        ];
+        device.launch(("gather", table.dtype), ((ids.len(), 1), Self::threads(width)), &arguments)?;
+        Ok(out)
+    }
+
+    fn linear(&self, x: &CudaTensor, layer: Linear<'_, CudaTensor>) -> Result<CudaTensor> {
+        let (columns, depth) = operands::linear(x, layer.weight, layer.bias)?;
+        let all: Vec<&CudaTensor> = [x, layer.weight].into_iter().chain(layer.bias).collect();
+        let dtype = one_type("linear", &all)?;
+        let rows = x.len() / depth;
+        let mut shape = x.shape.clone();
+        if let Some(last) = shape.last_mut() {
+            *last = columns;
+        }
+        let out = self.device.room(dtype, shape)?;
+        let product = Product {
+            rows,
+            columns,
+            depth,
+            x: dense(dtype, depth),
+            x_exchanged: false,
+            w: dense(dtype, depth),
+            w_exchanged: true,
+            out: dense(dtype, columns),
+            batch: 1,
+            biased: layer.bias.is_some(),
+        };
+        let bias = layer.bias.map(|bias| self.place(bias));
+        let places = Places { x: self.place(x), w: self.place(layer.weight), bias, out: self.place(&out) };
+        self.product(product, places)?;
+        Ok(out)
+    }
+
+    fn rms_norm(&self, x: &CudaTensor, weight: &CudaTensor, eps: f32) -> Result<CudaTensor> {
+        let dtype = one_type("rms_norm", &[x, weight])?;
+        let width = weight.len();
+        if width == 0 || !x.len().is_multiple_of(width) {
+            let sizes = format!("{} elements are no whole number of runs of {width}", x.len());
+            return Err(operands::misfit("rms_norm", sizes));
+        }
+        let out = self.device.room(dtype, x.shape.clone())?;
+        let device = &self.device;
+        let arguments = [
+            device.address(x),
+            device.address(weight),
+            Argument::U64(width as u64),
+            Argument::F32(eps),
+            device.address(&out),
+        ];
+        device.launch(("rms_norm", dtype), ((x.len() / width, 1), Self::threads(width)), &arguments)?;
+        Ok(out)
+    }
+
+    fn rotate(
+        &self,
+        x: &mut CudaTensor,
+        head_dim: usize,
+        tables: &RotaryTables<CudaTensor>,
+        positions: &[u32],
+    ) -> Result<()> {
+        let half = operands::rotary(x, head_dim, tables, positions)?;
+        let dtype = one_type("rotate", &[x, &tables.cosines, &tables.sines])?;
+        if half == 0 || positions.is_empty() {
+            return Ok(());
+        }
+        let device = &self.device;
+        let width = x.len() / positions.len();
+        let numbers = self.numbers(positions)?;
+        let x = device.own(x)?;
+        let arguments = [
+            device.address(x),
+            device.address(&tables.cosines),
+            device.address(&tables.sines),
+            device.address_of(&numbers),
+            Argument::U64(width as u64),
+            Argument::U32(head_dim as u32),
+            Argument::U32(half as u32),
+        ];
+        device.launch(("rotate", dtype), ((positions.len(), 1), Self::threads(width / 2)), &arguments)
+    }
+
+    fn attention(
+        &self,
+        q: &CudaTensor,
+        k: &CudaTensor,
+        v: &CudaTensor,
+        shape: &AttentionShape,
+    ) -> Result<CudaTensor> {
+        operands::attention(q, k, v, shape)?;
+        let dtype = one_type("attention", &[q, k, v])?;
+        let out = self.device.room(dtype, q.shape.clone())?;
+        self.device.bind()?;
+        Attention { device: &self.device, q, k, v, out: &out, shape: *shape }.run()?;
+        Ok(out)
+    }
+
+    fn activate(&self, gate: &CudaTensor, up: &CudaTensor, activation: Activation) -> Result<CudaTensor> {
+        operands::same_shape("activate", gate, up)?;
+        let dtype = one_type("activate", &[gate, up])?;
+        let out = self.device.room(dtype, gate.shape.clone())?;
+        let kind = match activation {
+            Activation::Silu => 0,
+            Activation::Gelu => 1,
+            Activation::GeluTanh => 2,
+        };
+        let device = &self.device;
+        let arguments = [
+            device.address(gate),
+            device.address(up),
+            device.address(&out),
+            Argument::U64(gate.len() as u64),
+            Argument::U32(kind),
+        ];
+        device.launch(("activate", dtype), (Self::blocks(gate.len()), THREADS), &arguments)?;
+        Ok(out)
+    }
+
+    fn add(&self, sum: &mut CudaTensor, other: &CudaTensor) -> Result<()> {
+        operands::same_shape("add", sum, other)?;
+        let dtype = one_type("add", &[sum, other])?;
+        let device = &self.device;
+        let sum = device.own(sum)?;
+        let count = sum.len();
+        let arguments = [device.address(sum), device.address(other), Argument::U64(count as u64)];
+        device.launch(("add", dtype), (Self::blocks(count), THREADS), &arguments)
+    }
+
+    fn route(&self, scores: &CudaTensor, routing: Routing) -> Result<Routes> {
+        self.host.route(&self.download(scores)?, routing)
+    }
+
+    fn scatter_add(&self, sum: &mut CudaTensor, rows: &CudaTensor, share: &Share) -> Result<()> {
+        let width = operands::scattered(sum, rows, share)?;
+        let dtype = one_type("scatter_add", &[sum, rows])?;
+        let device = &self.device;
+        let (tokens, weights) = (self.numbers(&share.tokens)?, device.send(&share.weights)?);
+        let sum = device.own(sum)?;
+        let arguments = [
+            device.address(sum),
+            device.address(rows),
+            device.address_of(&tokens),
+            device.address_of(&weights),
+            Argument::U64(width as u64),
+        ];
+        device.launch(("scatter_add", dtype), ((share.tokens.len(), 1), Self::threads(width)), &arguments)
+    }
+
+    fn magnitude(&self, x: &CudaTensor) -> Result<Magnitude> {
+        let device = &self.device;
+        let (blocks, _) = Self::blocks(x.len());
+        if blocks == 0 {
+            return Ok(Magnitude::default());
+        }
+        let amax = device.send(&vec![0f32; blocks])?;
+        let (nans, infinities) = (device.send(&vec![0u64; blocks])?, device.send(&vec![0u64; blocks])?);
+        let arguments = [
+            device.address(x),
+            Argument::U64(x.len() as u64),
+            device.address_of(&amax),
+            device.address_of(&nans),
+            device.address_of(&infinities),
+        ];
+        device.launch(("magnitude", x.dtype), ((blocks, 1), THREADS), &arguments)?;
+        let (amax, nans, infinities) =
+            (device.fetch(&amax)?, device.fetch(&nans)?, device.fetch(&infinities)?);
+        let parts = amax.into_iter().zip(nans).zip(infinities);
+        let parts = parts.map(|((amax, nans), infinities)| Magnitude { amax, nans, infinities });
+        Ok(parts.fold(Magnitude::default(), Magnitude::merge))
+    }
+
+    fn channels(&self, x: &CudaTensor, amax: &mut [f32], sums: &mut [f64]) -> Result<()> {
+        operands::channels(x, amax.len(), sums.len())?;
+        let device = &self.device;
+        let columns = amax.len();
+        let rows = x.len() / columns;
+        let stretches = rows.div_ceil(STRETCH);
+        if stretches == 0 {
+            return Ok(());
+        }
+        let (most, added) =
+            (device.send(&vec![0f32; stretches * columns])?, device.send(&vec![0f64; stretches * columns])?);
+        let arguments = [
+            device.address(x),
+            Argument::U64(rows as u64),
+            Argument::U64(columns as u64),
+            Argument::U64(STRETCH as u64),
+            device.address_of(&most),
+            device.address_of(&added),
+        ];
+        let grid = (columns.div_ceil(THREADS as usize), stretches);
+        device.launch(("channels", x.dtype), (grid, THREADS), &arguments)?;
+        let (most, added) = (device.fetch(&most)?, device.fetch(&added)?);
+        for (most, added) in most.chunks_exact(columns).zip(added.chunks_exact(columns)) {
+            for ((amax, sum), (most, added)) in
+                amax.iter_mut().zip(sums.iter_mut()).zip(most.iter().zip(added))
+            {
+                *amax = amax.max(*most);
+                *sum += added;
+            }
+        }
+        Ok(())
+    }
+
+    fn gram(&self, x: &CudaTensor, together: usize, sums: &mut [f32]) -> Result<()> {
+        let columns = operands::gram(x, together, sums.len())?;
+        let rows = x.len() / columns;
+        if rows == 0 {
+            return Ok(());
+        }
+        let out = self.device.room(DType::F32, [columns, columns])?;
+        let product = Product {
+            rows: columns,
+            columns,
+            depth: rows,
+            x: dense(x.dtype, columns),
+            x_exchanged: true,
+            w: dense(x.dtype, columns),
+            w_exchanged: false,
+            out: dense(DType::F32, columns),
+            batch: 1,
+            biased: false,
+        };
+        let places = Places { x: self.place(x), w: self.place(x), bias: None, out: self.place(&out) };
+        self.product(product, places)?;
+        for (sum, more) in sums.iter_mut().zip(self.download(&out)?.to_f32()) {
+            *sum += more;
+        }
+        Ok(())
+    }
+
+    fn losses(&self, prediction: Prediction<'_, CudaTensor>, targets: &[u32]) -> Result<Vec<f64>> {
+        check_prediction(&prediction, targets)?;
+        self.device.bind()?;
+        Scoring { device: &self.device, targets }.losses(prediction)
+    }
+
+    fn compare(
+        &self,
+        reference: Prediction<'_, CudaTensor>,
+        candidate: Prediction<'_, CudaTensor>,
+        targets: &[u32],
+    ) -> Result<Vec<RowScore>> {
+        check_prediction(&reference, targets)?;
+        check_prediction(&candidate, targets)?;
+        operands::same_shape("compare", reference.head, candidate.head)?;
+        one_type("compare", &[reference.head, candidate.head])?;
+        self.device.bind()?;
+        Scoring { device: &self.device, targets }.compare([reference, candidate])
+    }
+}
+
+fn check_prediction(prediction: &Prediction<'_, CudaTensor>, targets: &[u32]) -> Result<()> {
+    let (vocabulary, depth) = operands::linear(prediction.hidden, prediction.head, None)?;
+    one_type("losses", &[prediction.hidden, prediction.head])?;
+    operands::targets(prediction.hidden.len() / depth, vocabulary, targets)
+}

@@ -1,0 +1,233 @@
+//! One GPU: found, opened, its kernels loaded; memory and launches on one stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
+};
+use cudarc::nvrtc::Ptx;
+use qlaunch_shared::{Error, Result};
+
+use super::errors;
+use super::kernels::{Image, NAMES, TYPES, image};
+use super::product::Blas;
+use super::tensor::CudaTensor;
+use crate::ops::operands;
+use crate::tensor::DType;
+
+/// Threads of a block where a kernel walks over elements.
+pub(super) const THREADS: u32 = 256;
+
+/// What there is of CUDA on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// So many GPUs, and all libraries that are needed.
+    Gpus(usize),
+    /// No GPU can be used, for this reason.
+    Nothing(String),
+}
+
+/// Looks for GPUs and libraries. Never fails, whatever is installed: what is wrong is told.
+pub fn find() -> Found {
+    // SAFETY: it only asks the loader whether the library can be opened.
+    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+        return Found::Nothing("libcuda.so.1 is not installed: there is no NVIDIA driver".to_owned());
+    }
+    // A library that lacks a function makes the loader panic instead of failing.
+    let count = std::panic::catch_unwind(CudaContext::device_count);
+    let count = match count {
+        Ok(Ok(count)) if count > 0 => count,
+        Ok(Ok(_)) => return Found::Nothing("the NVIDIA driver has no GPU".to_owned()),
+        Ok(Err(error)) => return Found::Nothing(format!("the NVIDIA driver does not start: {error}")),
+        Err(_) => {
+            return Found::Nothing("libcuda.so.1 is no NVIDIA driver: functions are missing".to_owned());
+        }
+    };
+    // SAFETY: as above.
+    if !unsafe { cudarc::cublaslt::sys::is_culib_present() } {
+        return Found::Nothing(
+            "libcublasLt.so.13 or .12 is not found: install it (`pip install nvidia-cublas`) and name its folder in LD_LIBRARY_PATH"
+                .to_owned(),
+        );
+    }
+    Found::Gpus(usize::try_from(count).unwrap_or(0))
+}
+
+/// One value that a kernel is given.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Argument {
+    /// An address in the GPU's memory.
+    Address(u64),
+    /// A size or count.
+    U64(u64),
+    /// A small one.
+    U32(u32),
+    /// A number.
+    F32(f32),
+}
+
+/// One GPU.
+pub(super) struct Device {
+    context: Arc<CudaContext>,
+    pub(super) stream: Arc<CudaStream>,
+    functions: HashMap<String, CudaFunction>,
+    pub(super) blas: Blas,
+    pub(super) numeric_path: &'static str,
+}
+
+impl Device {
+    /// Opens a GPU by number.
+    pub(super) fn open(ordinal: usize) -> Result<Self> {
+        if let Found::Nothing(why) = find() {
+            return Err(Error::input(format!("there is no GPU to compute on: {why}"))
+                .hint("`--device cpu` computes on the CPU; `qlaunch doctor` shows what was found"));
+        }
+        let context = CudaContext::new(ordinal).map_err(|error| errors::driver("be opened", error))?;
+        // SAFETY: everything runs on one stream, whose order is the order of the calls.
+        unsafe { context.disable_event_tracking() };
+        let capability =
+            context.compute_capability().map_err(|error| errors::driver("tell its generation", error))?;
+        let image = image(capability).ok_or_else(|| {
+            let (major, minor) = capability;
+            Error::input(format!("GPU {ordinal} has compute capability {major}.{minor}"))
+                .hint("GPUs from 8.0 on are served; `--device cpu` computes on the CPU")
+        })?;
+        let image = match image {
+            Image::Cubin(code) => Ptx::from_binary(code.to_vec()),
+            Image::Ptx(text) => Ptx::from_src(text),
+        };
+        let module = context.load_module(image).map_err(|error| errors::driver("load our kernels", error))?;
+        let mut functions = HashMap::new();
+        for name in NAMES.iter().flat_map(|name| TYPES.map(|kind| format!("{name}_{kind}"))) {
+            let function =
+                module.load_function(&name).map_err(|error| errors::driver("load our kernels", error))?;
+            functions.insert(name, function);
+        }
+        let stream = context.new_stream().map_err(|error| errors::driver("make a stream", error))?;
+        let blas = Blas::new(&stream)?;
+        Ok(Self { context, stream, functions, blas, numeric_path: numeric_path(capability) })
+    }
+
+    /// Room for a tensor whose elements are not set.
+    pub(super) fn room(&self, dtype: DType, shape: impl Into<Vec<usize>>) -> Result<CudaTensor> {
+        let shape = shape.into();
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        Ok(CudaTensor { shape, dtype, data: Arc::new(self.bytes(bytes)?) })
+    }
+
+    /// Bytes that are not set.
+    pub(super) fn bytes(&self, count: usize) -> Result<CudaSlice<u8>> {
+        // SAFETY: whoever asks for room writes all of it before anybody reads it.
+        unsafe { self.stream.alloc::<u8>(count.max(1)) }.map_err(|error| errors::driver("find memory", error))
+    }
+
+    /// Copies numbers to the GPU.
+    pub(super) fn send<T: cudarc::driver::DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>> {
+        let failed = |error| errors::driver("take data", error);
+        if values.is_empty() {
+            // SAFETY: nothing is read from it.
+            return unsafe { self.stream.alloc::<T>(1) }.map_err(failed);
+        }
+        self.stream.clone_htod(values).map_err(failed)
+    }
+
+    /// Copies numbers from the GPU, once everything before is done.
+    pub(super) fn fetch<T: cudarc::driver::DeviceRepr>(&self, values: &CudaSlice<T>) -> Result<Vec<T>> {
+        let failed = |error| errors::driver("give data back", error);
+        let host = self.stream.clone_dtoh(values).map_err(failed)?;
+        self.stream.synchronize().map_err(failed)?;
+        Ok(host)
+    }
+
+    /// A tensor for writing in place: a copy where somebody else has it too.
+    pub(super) fn own<'a>(&self, tensor: &'a mut CudaTensor) -> Result<&'a mut CudaTensor> {
+        if Arc::get_mut(&mut tensor.data).is_none() {
+            let copy = self.stream.clone_dtod(&*tensor.data);
+            tensor.data = Arc::new(copy.map_err(|error| errors::driver("copy", error))?);
+        }
+        Ok(tensor)
+    }
+
+    /// The address of a tensor, as a kernel's argument.
+    pub(super) fn address(&self, tensor: &CudaTensor) -> Argument {
+        self.address_of(&tensor.data)
+    }
+
+    /// The address of memory, as a kernel's argument.
+    pub(super) fn address_of<T>(&self, memory: &CudaSlice<T>) -> Argument {
+        Argument::Address(self.place_of(memory))
+    }
+
+    /// The address of memory. It stays valid for all that is queued while the memory lives: memory is given back in the
+    /// order of the stream.
+    pub(super) fn place_of<T>(&self, memory: &CudaSlice<T>) -> u64 {
+        memory.device_ptr(&self.stream).0
+    }
+
+    /// Queues a kernel of a type on a grid of blocks.
+    pub(super) fn launch(
+        &self,
+        (name, dtype): (&str, DType),
+        (blocks, threads): ((usize, usize), u32),
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let name = format!("{name}_{}", ending(dtype)?);
+        let function =
+            self.functions.get(&name).ok_or_else(|| Error::bug(format!("there is no kernel `{name}`")))?;
+        if blocks.0 == 0 || blocks.1 == 0 {
+            return Ok(());
+        }
+        let side = |count: usize| {
+            u32::try_from(count).map_err(|_| operands::misfit(&name, format!("{count} blocks are too many")))
+        };
+        let grid = LaunchConfig {
+            grid_dim: (side(blocks.0)?, side(blocks.1)?, 1),
+            block_dim: (threads, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        let mut launch = self.stream.launch_builder(function);
+        for argument in arguments {
+            match argument {
+                Argument::Address(value) | Argument::U64(value) => launch.arg(value),
+                Argument::U32(value) => launch.arg(value),
+                Argument::F32(value) => launch.arg(value),
+            };
+        }
+        // SAFETY: callers pass what the kernel's parameters say, and tensors of the sizes that they pass along.
+        unsafe { launch.launch(grid) }.map_err(|error| errors::driver(&format!("start `{name}`"), error))?;
+        Ok(())
+    }
+
+    /// Makes the GPU the one that this thread talks to.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|error| errors::driver("be used from this thread", error))
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("numeric_path", &self.numeric_path).finish_non_exhaustive()
+    }
+}
+
+/// The name of a generation's numeric path.
+fn numeric_path(capability: (i32, i32)) -> &'static str {
+    match capability {
+        (8, 9) => "cuda-sm89",
+        (8, _) => "cuda-sm80",
+        (9, _) => "cuda-sm90",
+        (10, _) => "cuda-sm100",
+        _ => "cuda-sm120",
+    }
+}
+
+/// How kernels of a type end.
+fn ending(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("f32"),
+        DType::BF16 => Ok("bf16"),
+        DType::F16 => Ok("f16"),
+        other => Err(Error::bug(format!("no kernel computes in {other}"))),
+    }
+}

@@ -1,0 +1,17 @@
+//! The CUDA backend: the decoder's operations on an NVIDIA GPU, held against the CPU's.
+//!
+//! Nothing here is linked: driver and cuBLASLt are found when a GPU is asked for, and the kernels are inside of the binary.
+
+mod attention;
+mod backend;
+mod device;
+mod errors;
+mod kernels;
+mod likelihood;
+mod product;
+mod tensor;
+#[cfg(test)]
+mod tests;
+
+pub use backend::CudaBackend;
+pub use device::{Found, find};
