@@ -8,8 +8,7 @@ use super::needs::{Needs, TOGETHER};
 use super::statistics::{BlockGrams, Channels, Gram, LogHistogram};
 use crate::ops::Backend;
 use crate::ops::cpu::mirror;
-use crate::tensor::DType;
-use crate::tensor::dtype::{Element, round_as};
+use crate::tensor::dtype::Element;
 use crate::tensor::host::for_each_dtype;
 
 /// Values of a block whose magnitude is counted.
@@ -139,19 +138,17 @@ struct Growing {
     means: Vec<f64>,
     /// How many these are.
     batches: usize,
-    dtype: DType,
 }
 
 impl Growing {
     fn new(columns: usize) -> Self {
         let (sums, means) = (vec![0.0; columns], vec![0.0; columns]);
-        Self { amax: vec![0.0; columns], sums, tokens: 0, means, batches: 0, dtype: DType::F32 }
+        Self { amax: vec![0.0; columns], sums, tokens: 0, means, batches: 0 }
     }
 
     /// Sees some tokens; every `whole` of them make a batch, wherever they come from.
     fn see<B: Backend>(&mut self, backend: &B, whole: usize, x: &B::Tensor) -> Result<()> {
         let tokens = backend.shape(x)[0];
-        self.dtype = backend.dtype(x);
         let mut done = 0;
         while done < tokens {
             let more = (whole - self.tokens).min(tokens - done);
@@ -169,15 +166,15 @@ impl Growing {
         Ok(())
     }
 
-    /// Turns the sums of a batch into its mean, in the model's own type.
+    /// Turns the sums of a batch into its mean.
     fn close(&mut self) {
         if self.tokens == 0 {
             return;
         }
-        let mut mean: Vec<f32> = self.sums.iter().map(|sum| (sum / self.tokens as f64) as f32).collect();
-        round_as(self.dtype, &mut mean);
-        self.means.iter_mut().zip(mean).for_each(|(sum, mean)| *sum += f64::from(mean));
-        self.sums.fill(0.0);
+        let tokens = self.tokens as f64;
+        for (mean, sum) in self.means.iter_mut().zip(&mut self.sums) {
+            *mean += std::mem::take(sum) / tokens;
+        }
         (self.tokens, self.batches) = (0, self.batches + 1);
     }
 

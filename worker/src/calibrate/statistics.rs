@@ -48,8 +48,8 @@ pub struct InputStatistics {
 pub struct Channels {
     /// Largest magnitude of each channel, `[columns]`.
     pub amax: Vec<f32>,
-    /// Mean magnitude of each channel, `[columns]`: of every 8 samples in the model's own type, and the mean of these. That is
-    /// what ModelOpt makes of batches of 8, whatever our batches are.
+    /// Mean magnitude of each channel, `[columns]`: of every 8 samples, and the mean of these. That is what ModelOpt makes of
+    /// batches of 8, whatever our batches are.
     pub mean: Vec<f32>,
 }
 

@@ -3,6 +3,10 @@
 //!
 //! The squared error of the output over all tokens is a quadratic form of the weight's error: `Σ ‖E·x‖² = tr(E·G·Eᵀ)` with
 //! `G = XᵀX`, so activations are seen once and not once for every exponent.
+//!
+//! Losses are ModelOpt's definition in f32: nothing is rounded but the weight to its format. ModelOpt rounds means, factors and
+//! outputs to the model's type as well; that moves losses by more than exponents differ, so its own choices change with the
+//! instruction set it runs on.
 
 use std::sync::Arc;
 
@@ -18,7 +22,6 @@ use crate::calibrate::{Channels, Gram, Statistics};
 use crate::ops::CpuPath;
 use crate::ops::cpu::QuadraticForm;
 use crate::quantize::{LinearWork, magnitudes, simulate_weight, smooth};
-use crate::tensor::dtype::round_as;
 use crate::tensor::host::HostTensor;
 
 /// Finds and applies the factors of every linear that is planned to be smoothed.
@@ -79,7 +82,7 @@ impl<'a> Search<'a> {
             other => other,
         };
         let weight = linear.weight.to_f32();
-        let importance = importance(linear, &weight, format.block());
+        let importance = importance(linear.shape(), &weight, format.block());
         Self { linear, weight, format, importance, activity: &channels.mean }
     }
 
@@ -113,65 +116,39 @@ impl<'a> Search<'a> {
         scale
     }
 
-    /// The squared error of the output over all tokens, where the weight is rounded under these factors. They are of the
-    /// model's type on both sides, as the quantizers multiply.
+    /// The squared error of the output over all tokens, where the weight is rounded under these factors.
     fn loss(&self, scale: &[f32], form: &QuadraticForm) -> Result<f64> {
-        let (shape, dtype) = (self.linear.shape(), self.linear.weight.dtype());
-        let (mut up, mut down) =
-            (scale.to_vec(), scale.iter().map(|scale| 1.0 / scale).collect::<Vec<f32>>());
-        round_as(dtype, &mut up);
-        round_as(dtype, &mut down);
-        let mut scaled = self.weight.clone();
-        each_row(&mut scaled, &up, |row| {
-            row.iter_mut().zip(&up).for_each(|(value, factor)| *value *= factor);
-            round_as(dtype, row);
-        });
-        let view = HostTensor::new::<f32>(shape, scaled)?.view().cast(dtype)?;
-        let found = magnitudes(view.view(), self.format)?;
-        let mut error = view.to_f32();
-        drop(view);
-        simulate_weight(&mut error, shape, self.format, &found)?;
+        let shape = self.linear.shape();
         let columns = shape[1].max(1);
+        let mut scaled = self.weight.clone();
+        scaled.par_chunks_mut(columns).for_each(|row| {
+            row.iter_mut().zip(scale).for_each(|(value, factor)| *value *= factor);
+        });
+        let scaled = HostTensor::new::<f32>(shape, scaled)?;
+        let found = magnitudes(scaled.view(), self.format)?;
+        let mut error = scaled.to_f32();
+        drop(scaled);
+        simulate_weight(&mut error, shape, self.format, &found)?;
         error.par_chunks_mut(columns).zip(self.weight.par_chunks(columns)).for_each(|(row, weight)| {
-            round_as(dtype, row);
-            for ((value, factor), weight) in row.iter_mut().zip(&down).zip(weight) {
-                *value = *value * factor - weight;
+            for ((value, factor), weight) in row.iter_mut().zip(scale).zip(weight) {
+                *value = *value / factor - weight;
             }
         });
         Ok(form.of_rows(&error).iter().sum())
     }
 }
 
-/// Changes rows as wide as `columns` side by side.
-fn each_row(values: &mut [f32], columns: &[f32], change: impl Fn(&mut [f32]) + Sync + Send) {
-    values.par_chunks_mut(columns.len().max(1)).for_each(change);
-}
-
-/// The mean over rows of `|w| / (largest |w| of its block + tiny)`, each quotient and the mean rounded to the weight's type;
-/// without blocks, a row is one.
-fn importance(linear: &LinearWork, weight: &[f32], block: Option<usize>) -> Vec<f32> {
-    let ([rows, columns], dtype) = (linear.shape(), linear.weight.dtype());
-    let tiny = match dtype {
-        crate::tensor::DType::F16 => half::f16::MIN_POSITIVE.to_f32(),
-        _ => f32::MIN_POSITIVE,
-    };
+/// The mean over rows of `|w| / (largest |w| of its block + tiny)`; without blocks, a row is one.
+fn importance([rows, columns]: [usize; 2], weight: &[f32], block: Option<usize>) -> Vec<f32> {
+    let block = block.unwrap_or(columns).max(1);
     let mut sums = vec![0f64; columns];
-    let mut row_shares = vec![0f32; columns];
     for row in weight.chunks(columns.max(1)) {
-        for (block, shares) in row
-            .chunks(block.unwrap_or(columns).max(1))
-            .zip(row_shares.chunks_mut(block.unwrap_or(columns).max(1)))
-        {
-            let mut largest = [block.iter().fold(0f32, |far, value| far.max(value.abs())) + tiny];
-            round_as(dtype, &mut largest);
-            shares.iter_mut().zip(block).for_each(|(share, value)| *share = value.abs() / largest[0]);
+        for (block, sums) in row.chunks(block).zip(sums.chunks_mut(block)) {
+            let largest = block.iter().fold(0f32, |far, value| far.max(value.abs())) + f32::MIN_POSITIVE;
+            sums.iter_mut().zip(block).for_each(|(sum, value)| *sum += f64::from(value.abs() / largest));
         }
-        round_as(dtype, &mut row_shares);
-        sums.iter_mut().zip(&row_shares).for_each(|(sum, share)| *sum += f64::from(*share));
     }
-    let mut mean: Vec<f32> = sums.iter().map(|sum| (sum / rows.max(1) as f64) as f32).collect();
-    round_as(dtype, &mut mean);
-    mean
+    sums.iter().map(|sum| (sum / rows.max(1) as f64) as f32).collect()
 }
 
 #[cfg(test)]

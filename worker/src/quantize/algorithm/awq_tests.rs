@@ -106,9 +106,9 @@ fn literal_lite(linear: &LinearWork, x: &[f32], block: usize) -> Vec<(f64, Vec<f
     for (at, value) in weight.iter().enumerate() {
         let begin = at / block * block;
         let largest = weight[begin..begin + block].iter().fold(0f32, |far, value| far.max(value.abs()));
-        importance[at % columns] += f64::from(rounded([value.abs() / largest].into_iter())[0]);
+        importance[at % columns] += f64::from(value.abs() / largest);
     }
-    let importance = rounded(importance.iter().map(|sum| (sum / rows as f64) as f32));
+    let importance: Vec<f32> = importance.iter().map(|sum| (sum / rows as f64) as f32).collect();
     let mut activity = vec![0f32; columns];
     x.iter().enumerate().for_each(|(at, x)| activity[at % columns] += x.abs() / TOKENS as f32);
     (0..=10)
@@ -118,14 +118,14 @@ fn literal_lite(linear: &LinearWork, x: &[f32], block: usize) -> Vec<(f64, Vec<f
             let raw: Vec<f32> = raw.collect();
             let far = raw.iter().fold((f32::INFINITY, 0f32), |(low, high), s| (low.min(*s), high.max(*s)));
             let scale: Vec<f32> = raw.iter().map(|s| s / (far.0 * far.1).sqrt()).collect();
-            let (up, down) = (rounded(scale.iter().copied()), rounded(scale.iter().map(|s| 1.0 / s)));
-            let scaled = rounded(weight.iter().enumerate().map(|(at, w)| w * up[at % columns]));
-            let view =
-                HostTensor::new::<f32>(shape, scaled.clone()).unwrap().view().cast(DType::BF16).unwrap();
+            let down: Vec<f32> = scale.iter().map(|scale| 1.0 / scale).collect();
+            let scaled: Vec<f32> = weight.iter().enumerate().map(|(at, w)| w * scale[at % columns]).collect();
+            let view = HostTensor::new::<f32>(shape, scaled.clone()).unwrap();
             let found = magnitudes(view.view(), linear.numerics.weight).unwrap();
-            let served = simulated(&scaled, shape, linear.numerics.weight, &found);
+            let mut served = scaled;
+            simulate_weight(&mut served, shape, linear.numerics.weight, &found).unwrap();
             let all: Vec<usize> = (0..columns).collect();
-            (loss(x, (&served, &weight), &down, &all), scale.iter().map(|s| 1.0 / s).collect())
+            (loss(x, (&served, &weight), &down, &all), down)
         })
         .collect()
 }
