@@ -2,10 +2,12 @@
 
 pub mod backend;
 pub mod cpu;
+mod hadamard;
 pub mod routing;
 
 pub use backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
 pub use cpu::{CpuBackend, CpuPath};
+pub use hadamard::hadamard;
 pub use routing::{Routes, Routing, Share};
