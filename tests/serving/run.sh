@@ -20,7 +20,8 @@ if [ "${1:-}" = --full ]; then
     recipes+=(general/ptq/nvfp4_mlp_only-kv_fp8 general/ptq/nvfp4_weight_only-kv_fp16)
     vllm_only+=(fp8_per_channel_per_token mxfp8 nvfp4_awq_clip nvfp4_four_over_six)
     # The first: k and v of this model do not fill squares of 128.
-    refused+=(fp8_2d_blockwise_weight_only int8_smoothquant int8_weight_only mxfp4 w4a8_awq_beta w4a8_nvfp4_fp8 nvfp4_awq_lite)
+    refused+=(fp8_2d_blockwise_weight_only int8_smoothquant int8_weight_only mxfp4 w4a8_awq_beta w4a8_nvfp4_fp8 nvfp4_awq_lite
+        "$root/tests/recipes/fp8_kv_affine.yaml")
     of_experts=(general/ptq/fp8_default-kv_fp8 general/ptq/nvfp4_default-kv_fp8 w4a16_nvfp4 mxfp8 fp8_per_channel_per_token)
 fi
 [ -x "$qlaunch" ] || { echo "error: no $qlaunch; hint: cargo build --workspace" >&2; exit 3; }
