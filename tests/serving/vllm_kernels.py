@@ -214,7 +214,10 @@ def guard_moe_selector(module_name, selector_name):
 
     def select(*args, **kwargs):
         try:
-            return original(*args, **kwargs)
+            backend, experts = original(*args, **kwargs)
+            if getattr(backend, "name", "") != "NONE":
+                return backend, experts
+            raise ValueError("no backend for a CPU")
         except Exception as error:  # vLLM raises several kinds here.
             note(STUBS, f"{selector_name}: {first_line(error)}")
             kinds = [value for key, value in vars(module).items() if key.lower().endswith("moebackend")]

@@ -55,18 +55,19 @@ class Ledger:
     def wrap(self, parameter_name, loader):
         """A weight loader that keeps the books."""
 
-        def load(parameter, loaded, *args, **kwargs):
-            source = self.by_storage.get(storage_key(loaded), self.current)
+        # Names are vLLM's: experts' loaders are called with keywords.
+        def load(param, loaded_weight, *args, **kwargs):
+            source = self.by_storage.get(storage_key(loaded_weight), self.current)
             try:
-                answer = loader(parameter, loaded, *args, **kwargs)
+                answer = loader(param, loaded_weight, *args, **kwargs)
             except Exception as error:  # Any refusal is a finding.
                 self.findings.error(
-                    f"loader refused {source} {tuple(loaded.shape)} {loaded.dtype} -> {parameter_name} "
-                    f"{tuple(parameter.shape)} {parameter.dtype}: {type(error).__name__} {str(error)[:120]}")
-                self.record(parameter_name, source, parameter.numel(), loaded.dtype)
+                    f"loader refused {source} {tuple(loaded_weight.shape)} {loaded_weight.dtype} -> {parameter_name} "
+                    f"{tuple(param.shape)} {param.dtype}: {type(error).__name__} {str(error)[:120]}")
+                self.record(parameter_name, source, param.numel(), loaded_weight.dtype)
                 return True
             if answer is not False:
-                self.record(parameter_name, source, loaded.numel(), loaded.dtype)
+                self.record(parameter_name, source, loaded_weight.numel(), loaded_weight.dtype)
             return answer
 
         if hasattr(loader, "supports_moe_loading"):
@@ -144,10 +145,14 @@ def load(config, findings, verbose):
         model = initialize_model(config)
     ledger = Ledger(findings)
     shapes = {}
+    # Experts of W4A16_NVFP4 have input scales that vLLM overwrites with ones.
+    weight_only = tuple(name for name, module in model.named_modules()
+                        if getattr(getattr(module, "quant_method", None), "use_a16", False))
     for name, parameter in model.named_parameters():
-        # W4A16_NVFP4 registers a NaN input_scale only to drop it again.
-        droppable = (name.endswith("input_scale") and parameter.is_floating_point()
-                     and bool(torch.isnan(parameter.detach().float()).all()))
+        # Linears of W4A16_NVFP4 register a NaN input_scale only to drop it again.
+        droppable = name.endswith("input_scale") and (
+            name.startswith(weight_only) or parameter.is_floating_point()
+            and bool(torch.isnan(parameter.detach().float()).all()))
         shapes[name] = (tuple(parameter.shape), parameter.dtype, droppable)
         wrapped = ledger.wrap(name, getattr(parameter, "weight_loader", None) or default_weight_loader)
         try:

@@ -82,6 +82,7 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
         quantize: Some(Quantize {
             recipe,
             mixed_groups: MixedGroups::Refuse,
+            silent_experts: Default::default(),
             calibration: None,
             out: None,
             shard_bytes: 10_000_000_000,

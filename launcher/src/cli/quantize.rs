@@ -6,13 +6,13 @@ use clap::Args;
 use qlaunch_shared::assign::{Aims, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, TokenSource, VerdictKind,
+    self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, SilentExperts, TokenSource, VerdictKind,
 };
 use qlaunch_shared::{Error, Result};
 
 use super::main::Context;
 use super::plan::{GroupChoice, RecipeChoice};
-use super::values::{count, numeric_path, size};
+use super::values::{count, numeric_path, silent_experts, size};
 use crate::config::{Overrides, Settings};
 use crate::plan::{PlannedJob, SHARD_BYTES, absolute};
 use crate::session::{Setup, Single, carry_out_single};
@@ -45,6 +45,10 @@ pub struct QuantizeArgs {
     /// Tokens per sample [default: 512, or those of an .npy].
     #[arg(long, value_name = "L", value_parser = count)]
     seq_len: Option<usize>,
+    /// What stands in for the statistics of experts that saw no token: `peers`, the other experts of the layer where that
+    /// says something; `weights`, nothing but their weights; or `fail`.
+    #[arg(long, value_name = "POLICY", value_parser = silent_experts, default_value = "peers")]
+    silent_experts: SilentExperts,
     /// Samples that go through a layer together; changes speed and memory, never bytes.
     #[arg(long, value_name = "B", default_value_t = 8, value_parser = count)]
     batch_size: usize,
@@ -120,7 +124,14 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
             run: "quantize".to_owned(),
             candidate: "quantize".to_owned(),
             model,
-            quantize: Some(Quantize { recipe, mixed_groups, calibration, out, shard_bytes }),
+            quantize: Some(Quantize {
+                recipe,
+                mixed_groups,
+                silent_experts: args.silent_experts,
+                calibration,
+                out,
+                shard_bytes,
+            }),
             evaluate: None,
             resources: Resources { threads, numeric_path },
         },

@@ -1,6 +1,6 @@
 //! Values of flags that have a grammar of their own.
 
-use qlaunch_shared::protocol::NumericPath;
+use qlaunch_shared::protocol::{NumericPath, SilentExperts};
 
 /// Reads a size: plain bytes, or with `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB`.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -42,6 +42,15 @@ pub fn numeric_path(text: &str) -> Result<NumericPath, String> {
     text.parse::<NumericPath>().map_err(|error| match error.hint {
         Some(hint) => format!("{}: {hint}", error.message),
         None => error.message,
+    })
+}
+
+/// Reads what stands in for experts that saw no token.
+pub fn silent_experts(text: &str) -> Result<SilentExperts, String> {
+    let known = SilentExperts::ALL.iter().find(|(name, _)| *name == text);
+    known.map(|(_, policy)| *policy).ok_or_else(|| {
+        let names: Vec<&str> = SilentExperts::ALL.iter().map(|(name, _)| *name).collect();
+        format!("there is no policy `{text}`: use {}", names.join(", "))
     })
 }
 

@@ -141,7 +141,8 @@ impl Assignment {
 
     /// Whether activations must be seen before anything can be quantized.
     pub fn needs_calibration(&self) -> bool {
-        let calibrated = |numerics: &ActivationNumerics| numerics.amax == Amax::Calibrated;
+        let calibrated =
+            |numerics: &ActivationNumerics| numerics.amax == Amax::Calibrated || numerics.offset.is_some();
         self.calibration.needs_activations()
             || self.linears.iter().filter_map(|linear| linear.input.as_ref()).any(calibrated)
             || self.caches.iter().any(|cache| calibrated(&cache.key) || calibrated(&cache.value))

@@ -3,7 +3,7 @@
 use super::assignment::{ActivationNumerics, Amax, CacheNumerics, LinearNumerics, Smoothing};
 use super::quantizers::{Quantizer, Slot};
 use crate::model::Module;
-use crate::numerics::{BiasMethod, Format, Nvfp4Scales, QuantizerAttributes, Side};
+use crate::numerics::{Bias, BiasMethod, Format, Nvfp4Scales, QuantizerAttributes, Scaling, Side};
 use crate::{Error, Result};
 
 pub(super) fn unsupported(quantizer: &Quantizer, why: &str) -> Error {
@@ -75,9 +75,13 @@ pub(super) fn cache(part: &Module, own: &[&Quantizer]) -> Result<Option<CacheNum
     let side = |slot| own.iter().find(|q| q.slot == slot).map(|q| activation(q)).transpose();
     match (side(Slot::Key)?, side(Slot::Value)?, part.layer) {
         (None, None, _) => Ok(None),
+        (Some(_), Some(value), _) if value.rotated => {
+            let odd = own.iter().find(|q| q.slot == Slot::Value).unwrap_or(&own[0]);
+            Err(unsupported(odd, "values cannot be rotated: nothing turns the attention's output back"))
+        }
         (Some(key), Some(value), Some(layer))
             if key.format == value.format
-                && key.offset == value.offset
+                && key.offset.is_some() == value.offset.is_some()
                 && matches!(key.format, Format::Fp8 | Format::NVFP4) =>
         {
             let rotated_query = key.rotated;
@@ -118,6 +122,19 @@ fn activation(quantizer: &Quantizer) -> Result<ActivationNumerics> {
     if amax == Amax::Unit && !matches!(quantizer.slot, Slot::Key | Slot::Value) {
         return Err(unsupported(quantizer, "`use_constant_amax` outside the KV cache"));
     }
-    let offset = one.bias.value().map(|bias| bias.method.unwrap_or(BiasMethod::Mean));
+    let offset = one.bias.value().map(|bias| offset(quantizer, bias)).transpose()?;
     Ok(ActivationNumerics { format, amax, offset, rotated: one.is_rotated() })
+}
+
+/// How the offset of a cache is found: one for each channel of each head, over all tokens, known beforehand.
+fn offset(quantizer: &Quantizer, bias: &Bias) -> Result<BiasMethod> {
+    // Batches and positions are reduced; heads and channels keep an offset each.
+    let is_by_channel = bias.axes.keys().eq([&-4, &-2]);
+    if !is_by_channel || bias.scaling == Some(Scaling::Dynamic) {
+        return Err(unsupported(
+            quantizer,
+            "an offset other than one for each channel of each head, `bias: {-2: null, -4: null, type: static}`",
+        ));
+    }
+    Ok(bias.method.unwrap_or(BiasMethod::Mean))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Assignment;
-use super::assignment::{Amax, Smoothing};
+use super::assignment::{ActivationNumerics, Amax, Smoothing};
 use crate::checkpoint::{DType, Layout, PlannedTensor};
 use crate::model::{Model, Module, ModuleRole, Part, Projection};
 use crate::numerics::{Format, StoredPart};
@@ -84,21 +84,25 @@ fn module_tensors(
         _ => tensors.push(as_it_is(model.weight(part).ok_or_else(|| missing(model, part))?)),
     }
     tensors.extend(model.bias(part).map(as_it_is));
-    tensors.extend(cache_scale(assignment, part).map(scalar));
+    if let Some(([scale, offset], numerics)) = cache_of(assignment, part) {
+        tensors.extend((numerics.amax != Amax::Unit).then(|| scalar(scale)));
+        let heads = vec![1, model.config.kv_heads, 1, model.config.head_dim];
+        tensors.extend(numerics.offset.map(|_| named(offset, model.config.dtype, heads)));
+    }
     Ok(tensors)
 }
 
-/// Scales of the KV cache are stored beside the projections that fill it.
-fn cache_scale(assignment: Option<&Assignment>, part: &Module) -> Option<&'static str> {
+/// What fills the KV cache has its scale, and its offset `[1, heads, 1, head_dim]`, stored beside it.
+fn cache_of(
+    assignment: Option<&Assignment>,
+    part: &Module,
+) -> Option<([&'static str; 2], ActivationNumerics)> {
     let cache = assignment?.cache(part.layer?)?;
-    let (suffix, numerics) = if part.name.ends_with(".k_proj") {
-        ("k_scale", cache.key)
-    } else if part.name.ends_with(".v_proj") {
-        ("v_scale", cache.value)
-    } else {
-        return None;
-    };
-    (numerics.amax != Amax::Unit).then_some(suffix)
+    match part.name.rsplit('.').next() {
+        Some("k_proj") => Some((["k_scale", "k_bias"], cache.key)),
+        Some("v_proj") => Some((["v_scale", "v_bias"], cache.value)),
+        _ => None,
+    }
 }
 
 fn as_it_is(tensor: &crate::checkpoint::TensorEntry) -> PlannedTensor {

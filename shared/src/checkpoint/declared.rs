@@ -8,8 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::quantization::{ROTATED_CACHE, WEIGHT_ONLY};
-use super::{CacheAlgorithm, LayerAlgorithm};
+use super::algorithm::{CacheAlgorithm, LayerAlgorithm, ROTATED_CACHE, WEIGHT_ONLY};
 use crate::numerics::{Format, Nvfp4Scales};
 use crate::recipe::Pattern;
 use crate::{Error, Result};
@@ -132,9 +131,9 @@ fn algorithm(entry: &Value, beside: &Value) -> Result<LayerAlgorithm> {
     let nvfp4 = |usual, scales| Format::Nvfp4 { block: block(usual), scales };
     let (fp4, activation) = (nvfp4(16, Nvfp4Scales::Dynamic), Some(nvfp4(16, Nvfp4Scales::Dynamic)));
     let weight_only = entry[WEIGHT_ONLY] == true || beside[WEIGHT_ONLY] == true;
-    let mx = |format| (format, Some(format).filter(|_| !weight_only));
+    let alike = |format| (format, Some(format).filter(|_| !weight_only));
     let (weight, input) = match name {
-        "FP8" => (Format::Fp8, Some(Format::Fp8)),
+        "FP8" => alike(Format::Fp8),
         "FP8_PER_CHANNEL_PER_TOKEN" => (Format::Fp8Channel, Some(Format::Fp8Token)),
         // ModelOpt does not say the side of a square; its recipes have this one.
         "fp8_pb_wo" => (Format::Fp8Block { block: block(128) }, None),
@@ -145,11 +144,11 @@ fn algorithm(entry: &Value, beside: &Value) -> Result<LayerAlgorithm> {
         "NVFP4" | "NVFP4_AWQ" | "NVFP4_SVD" => (fp4, activation),
         "W4A16_NVFP4" => (fp4, None),
         "W4A8_NVFP4_FP8" => (nvfp4(32, Nvfp4Scales::UnderFp8), Some(Format::Fp8)),
-        "mxfp4" => mx(Format::Mxfp4),
+        "mxfp4" => alike(Format::Mxfp4),
         "W4A8_MXFP4_FP8" => (Format::Mxfp4, Some(Format::Fp8)),
-        "MXFP8" => mx(Format::Mxfp8),
-        "MXFP6" => mx(Format::Mxfp6),
-        "MXINT8" => mx(Format::Mxint8),
+        "MXFP8" => alike(Format::Mxfp8),
+        "MXFP6" => alike(Format::Mxfp6),
+        "MXINT8" => alike(Format::Mxint8),
         "NF4" => (Format::Nf4, None),
         other => return Err(unknown("algorithm", other)),
     };

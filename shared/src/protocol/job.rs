@@ -37,6 +37,9 @@ pub struct Quantize {
     /// What becomes of fused groups that the recipe gives mixed numerics.
     #[serde(skip_serializing_if = "MixedGroups::is_default", default)]
     pub mixed_groups: MixedGroups,
+    /// What stands in for the statistics of experts that saw no token.
+    #[serde(skip_serializing_if = "SilentExperts::is_default", default)]
+    pub silent_experts: SilentExperts,
     /// Tokens to calibrate on; a recipe without activation statistics does without.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub calibration: Option<TokenSource>,
@@ -45,6 +48,40 @@ pub struct Quantize {
     pub out: Option<PathBuf>,
     /// Largest size of one safetensors file in bytes; one tensor more than fits starts the next file.
     pub shard_bytes: u64,
+}
+
+/// What stands in for the statistics of routed experts that saw no token in calibration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SilentExperts {
+    /// What the other experts of the layer saw, where it says something of this one: the input of its gate and up
+    /// projections. What its down projection reads is its own; there its weights decide.
+    #[default]
+    Peers,
+    /// Its weights alone: scales from their largest magnitudes, rounded to nearest.
+    Weights,
+    /// Nothing: the job fails, and names them.
+    Fail,
+}
+
+impl SilentExperts {
+    /// All of them, by their names.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("peers", Self::Peers), ("weights", Self::Weights), ("fail", Self::Fail)];
+
+    /// Whether it is what happens unless somebody asks for something else.
+    pub const fn is_default(&self) -> bool {
+        matches!(self, Self::Peers)
+    }
+
+    /// Its name in files and flags.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "peers",
+            Self::Weights => "weights",
+            Self::Fail => "fail",
+        }
+    }
 }
 
 /// The measuring of a model or checkpoint.

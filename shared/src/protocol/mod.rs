@@ -7,7 +7,7 @@ mod outcome;
 
 pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
-pub use job::{Evaluate, JobSpec, NumericPath, Quantize, Reference, Resources, TokenSource};
+pub use job::{Evaluate, JobSpec, NumericPath, Quantize, Reference, Resources, SilentExperts, TokenSource};
 pub use outcome::{
     CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, Status, Verdict, VerdictKind,
 };

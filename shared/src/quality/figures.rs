@@ -68,25 +68,6 @@ pub struct SilentExpert {
     pub layer: usize,
     /// Which expert, counted from zero.
     pub expert: u32,
-    /// What stands in for its statistics.
+    /// What stands in for its statistics: `peers`, `weights`, `not_needed`, or `shown N tokens by …`.
     pub policy: String,
-}
-
-impl Experts {
-    /// A ledger of tokens by layer; `policy` says what stands in for the statistics of experts without any.
-    pub fn new(layers: Vec<(usize, Vec<u64>)>, policy: &str) -> Self {
-        let silent = layers
-            .iter()
-            .flat_map(|(layer, tokens)| {
-                tokens.iter().enumerate().map(move |(expert, seen)| (*layer, expert, *seen))
-            })
-            .filter(|(_, _, seen)| *seen == 0)
-            .map(|(layer, expert, _)| SilentExpert {
-                layer,
-                expert: expert as u32,
-                policy: policy.to_owned(),
-            })
-            .collect();
-        Self { layers, silent }
-    }
 }

@@ -9,6 +9,7 @@ use super::bound::{Bound, Limit};
 use super::file::{Baseline, Data, Goal, Objective, Rules, beside};
 use super::portfolio::NUMERIC_KEYS;
 use crate::Result;
+use crate::protocol::SilentExperts;
 use crate::yaml::{Content, Node, did_you_mean, from_node};
 
 /// The keys of a sweep file. Fields that are read from their nodes are here so that serde knows every key.
@@ -39,6 +40,7 @@ pub struct WrittenData {
     seq_len: Option<usize>,
     batch_size: Option<usize>,
     seed: Option<u64>,
+    silent_experts: Option<SilentExperts>,
 }
 
 /// The keys under `resources:`.
@@ -70,6 +72,7 @@ pub fn data(node: Option<&Node>, file: &Path) -> Result<Option<Data>> {
         seq_len: written.seq_len,
         batch_size: written.batch_size,
         seed: written.seed,
+        silent_experts: written.silent_experts,
     }))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::bound::Bound;
-use crate::protocol::{Resources, TokenSource};
+use crate::protocol::{Resources, SilentExperts, TokenSource};
 
 /// Version of the sweep file that this program reads.
 pub const VERSION: u32 = 1;
@@ -86,6 +86,9 @@ pub struct Data {
     pub batch_size: Option<usize>,
     /// Seed of whatever is drawn at random.
     pub seed: Option<u64>,
+    /// What stands in for the statistics of experts that saw no token; of calibration data only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub silent_experts: Option<SilentExperts>,
 }
 
 /// Samples that go through a layer together unless the file says otherwise.

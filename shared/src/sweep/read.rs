@@ -41,6 +41,11 @@ pub fn read_sweep(text: &str, file: &Path) -> Result<Sweep> {
         gates: root.child("gates").map(|node| rules(node, "gates")).transpose()?.unwrap_or_default(),
         resources: root.child("resources").map(from_node).transpose()?.unwrap_or_default(),
     };
+    if let Some(node) = root.child("evaluate").and_then(|node| node.child("silent_experts")) {
+        let refusal =
+            node.mark.refuse("`silent_experts` is about calibration").key("evaluate.silent_experts");
+        return Err(refusal.hint("move it below `calibration:`"));
+    }
     check_references(root, &sweep)?;
     Ok(sweep)
 }

@@ -47,6 +47,18 @@ fn a_full_sweep_is_read_with_paths_beside_the_file() {
 }
 
 #[test]
+fn what_stands_in_for_silent_experts_is_a_matter_of_calibration() {
+    use crate::protocol::SilentExperts;
+    assert_eq!(read(FULL).unwrap().calibration.unwrap().silent_experts, None);
+    let text = FULL.replace("batch_size: 4,", "batch_size: 4, silent_experts: weights,");
+    assert_eq!(read(&text).unwrap().calibration.unwrap().silent_experts, Some(SilentExperts::Weights));
+    let unknown = refusal(&FULL.replace("batch_size: 4,", "batch_size: 4, silent_experts: best,"));
+    assert!(unknown.contains("best") && unknown.contains("peers"), "{unknown}");
+    let elsewhere = refusal(&FULL.replace("samples: 32,", "samples: 32, silent_experts: peers,"));
+    assert!(elsewhere.contains("is about calibration"), "{elsewhere}");
+}
+
+#[test]
 fn a_path_above_the_working_folder_keeps_its_dots() {
     let text = FULL.replace("../models/tiny", "../../../tiny");
     assert_eq!(read(&text).unwrap().model, PathBuf::from("../../tiny"));

@@ -286,5 +286,14 @@ pub fn specimens() -> Vec<Specimen> {
             seed: 11,
             ..SPARSE
         },
+        Specimen {
+            name: "mixtral-fused-silent-expert",
+            family: Family::Mixtral,
+            mixture: Some(Mixture { experts: 5, storage: Storage::Fused, silent: Some(3), ..EXPERTS }),
+            spelling: Spelling::New,
+            shards: 2,
+            seed: 12,
+            ..SPARSE
+        },
     ]
 }

@@ -95,8 +95,7 @@ impl Collection {
             gram: both(self.gram, other.gram, Gram::merge),
             rounded_gram: both(self.rounded_gram, other.rounded_gram, Gram::merge),
             block_grams: both(self.block_grams, other.block_grams, |mut left, right| {
-                left.sums.iter_mut().zip(right.sums).for_each(|(left, right)| *left += right);
-                left.tokens += right.tokens;
+                left.add(&right);
                 left
             }),
             blocks: both(self.blocks, other.blocks, |mut left, right| {

@@ -10,7 +10,7 @@ use super::Statistics;
 use super::collect::Collection;
 use super::needs::Needs;
 use crate::network::{CacheSide, Inputs, Tap};
-use crate::ops::Backend;
+use crate::ops::{Backend, Magnitude, hadamard};
 
 /// Observes what an assignment asks for, and nothing else.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Observer<'a> {
     needs: BTreeMap<usize, Needs>,
     /// Modules of routed experts: their tokens come as they are routed.
     routed: Vec<bool>,
+    /// Values of a head.
+    head_dim: usize,
     /// Tokens of a sample.
     length: usize,
     /// Sums that still grow, by the first linear that reads the activation, and whether experts were looked at that the model
@@ -39,6 +41,7 @@ impl<'a> Observer<'a> {
             statistics: Statistics::default(),
             needs: needs.collect(),
             routed: model.modules.iter().map(|module| module.expert().is_some()).collect(),
+            head_dim: model.config.head_dim,
             length: 1,
             growing: BTreeMap::new(),
             widening: false,
@@ -147,9 +150,27 @@ impl<B: Backend> Tap<B> for Observer<'_> {
             CacheSide::Key => cache.key,
             CacheSide::Value => cache.value,
         };
-        if numerics.amax == Amax::Calibrated {
-            self.statistics.see_cache(layer, side, backend.magnitude(x)?);
+        if numerics.amax != Amax::Calibrated && numerics.offset.is_none() {
+            return Ok(());
         }
-        Ok(())
+        let seen = backend.magnitude(x)?;
+        if !numerics.rotated && numerics.offset.is_none() {
+            self.statistics.cache(layer, side).see(seen);
+            return Ok(());
+        }
+        let (known, head_dim) = (self.statistics.cache(layer, side), self.head_dim);
+        backend.inspect(x, &mut |view| {
+            let columns = view.shape().last().copied().unwrap_or(1);
+            let mut values = view.to_f32();
+            if numerics.rotated {
+                hadamard(&mut values, head_dim);
+            }
+            let amax = values.iter().fold(0f32, |far, value| far.max(value.abs()));
+            known.see(Magnitude { amax, ..seen });
+            if numerics.offset.is_some() {
+                known.see_channels(&values, columns);
+            }
+            Ok(())
+        })
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use qlaunch_shared::protocol::NumericPath;
 
+use super::cache::CacheStatistics;
+use super::silent::StandIn;
 use crate::network::CacheSide;
 use crate::ops::Magnitude;
 
@@ -13,12 +15,14 @@ use crate::ops::Magnitude;
 pub struct Statistics {
     /// By module index of the linear that reads the activation.
     pub inputs: BTreeMap<usize, InputStatistics>,
-    /// Largest magnitude of keys after rotation, by decoder layer.
-    pub keys: BTreeMap<usize, Magnitude>,
-    /// Largest magnitude of values, by decoder layer.
-    pub values: BTreeMap<usize, Magnitude>,
+    /// Keys, with their positions in them, by decoder layer.
+    pub keys: BTreeMap<usize, CacheStatistics>,
+    /// Values, by decoder layer.
+    pub values: BTreeMap<usize, CacheStatistics>,
     /// Tokens that each expert of a decoder layer got.
     pub routed: BTreeMap<usize, Vec<u64>>,
+    /// Experts that got none, by decoder layer and number; there after [`Statistics::settle_silent`].
+    pub silent: BTreeMap<(usize, u32), StandIn>,
     /// What the activations were computed on, and what is computed from them keeps to; the best of this machine where no
     /// activation was seen.
     pub numeric_path: Option<NumericPath>,
@@ -93,6 +97,12 @@ impl BlockGrams {
         }
         self.tokens += 1;
     }
+
+    /// Adds the sums of another.
+    pub fn add(&mut self, other: &Self) {
+        self.sums.iter_mut().zip(&other.sums).for_each(|(left, right)| *left += right);
+        self.tokens += other.tokens;
+    }
 }
 
 /// How many magnitudes fell between each two powers: bins are equally wide in the logarithm (modelopt.md §4.4).
@@ -103,11 +113,16 @@ pub struct LogHistogram {
 }
 
 impl Gram {
+    /// Adds the sums of another.
+    pub fn add(&mut self, other: &Self) {
+        self.sums.iter_mut().zip(&other.sums).for_each(|(left, right)| *left += right);
+        self.tokens += other.tokens;
+    }
+
     /// The sums of both.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
-        self.sums.iter_mut().zip(other.sums).for_each(|(left, right)| *left += right);
-        self.tokens += other.tokens;
+        self.add(&other);
         self
     }
 }
@@ -160,15 +175,13 @@ impl Statistics {
         }
     }
 
-    /// Adds one batch's view of keys or values.
-    pub fn see_cache(&mut self, layer: usize, side: CacheSide, seen: Magnitude) {
+    /// What was seen of keys or values so far.
+    pub fn cache(&mut self, layer: usize, side: CacheSide) -> &mut CacheStatistics {
         let map = match side {
             CacheSide::Key => &mut self.keys,
             CacheSide::Value => &mut self.values,
         };
-        // A maximum does not depend on the order of batches.
-        let known = map.entry(layer).or_default();
-        *known = known.merge(seen);
+        map.entry(layer).or_default()
     }
 
     /// Adds the tokens that each expert of a layer got.

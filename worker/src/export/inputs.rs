@@ -7,9 +7,11 @@ use qlaunch_shared::model::{Model, Projection, QuantizerHome};
 use qlaunch_shared::numerics::Format;
 use qlaunch_shared::{Error, Result};
 
-use crate::calibrate::Statistics;
+use crate::calibrate::{CacheStatistics, Statistics};
 use crate::ops::Magnitude;
 use crate::quantize::{CacheRounding, LinearWork, cache_scale as scale_of};
+use crate::tensor::DType;
+use crate::tensor::host::HostTensor;
 
 /// The largest magnitudes of the calibrated inputs of one layer's linears, by module. All experts of a layer share one for
 /// what gate and up read, and one for what down reads (modelopt.md §2.3); where no expert saw a token, there is none.
@@ -62,6 +64,13 @@ pub(super) fn set_input_amax(
             Some(Amax::Constant(amax)) => Some(amax),
             Some(Amax::Calibrated) => amaxes.get(&linear.numerics.module).copied(),
         };
+        if linear.input_amax == Some(0.0) && amaxes.contains_key(&linear.numerics.module) {
+            linear.remark(
+                "max",
+                "zero_amax",
+                "nothing but zeros was seen: its scale is that of the largest code",
+            );
+        }
     }
     stand_in(linears, model);
     Ok(())
@@ -103,19 +112,25 @@ fn of_experts(linear: &LinearNumerics, model: &Model) -> Option<bool> {
         .then(|| part.projection == Some(Projection::Down))
 }
 
-/// The scale to be stored under this name for keys or values, where it is the name of one.
-pub(super) fn cache_scale(
+/// The scale or offset to be stored under this name for keys or values, where it is the name of one.
+pub(super) fn cache_part(
     cache: &CacheNumerics,
     name: &str,
-    statistics: &Statistics,
+    (statistics, dtype): (&Statistics, DType),
 ) -> Result<Option<Vec<u8>>> {
-    let (numerics, seen) = match name.rsplit('.').next() {
-        Some("k_scale") => (cache.key, statistics.keys.get(&cache.layer)),
-        Some("v_scale") => (cache.value, statistics.values.get(&cache.layer)),
+    let part = name.rsplit('.').next().unwrap_or_default();
+    let (numerics, seen) = match part {
+        "k_scale" | "k_bias" => (cache.key, statistics.keys.get(&cache.layer)),
+        "v_scale" | "v_bias" => (cache.value, statistics.values.get(&cache.layer)),
         _ => return Ok(None),
     };
-    let amax = cache_amax(numerics, seen, &cache.name)?;
-    Ok(amax.map(|amax| scale_of(amax).to_le_bytes().to_vec()))
+    let (amax, offset) = cache_numbers(numerics, seen, (&cache.name, dtype))?;
+    if part.ends_with("_scale") {
+        return Ok(amax.map(|amax| scale_of(amax).to_le_bytes().to_vec()));
+    }
+    let Some(offset) = offset else { return Ok(None) };
+    let offset = HostTensor::new::<f32>([offset.len()], offset)?.view().cast(dtype)?;
+    Ok(Some(offset.view().to_bytes()))
 }
 
 /// How an engine rounds the keys and values of a layer.
@@ -125,23 +140,43 @@ pub(super) fn cache_scale(
 pub fn cache_rounding(
     cache: &CacheNumerics,
     statistics: &Statistics,
+    dtype: DType,
 ) -> Result<(CacheRounding, CacheRounding)> {
     let rounding = |numerics: ActivationNumerics, seen| -> Result<CacheRounding> {
+        let (amax, offset) = cache_numbers(numerics, seen, (&cache.name, dtype))?;
         // Where no scale is stored, an engine takes 1.
-        let amax = cache_amax(numerics, seen, &cache.name)?.unwrap_or(Format::Fp8.largest());
-        Ok(CacheRounding { format: numerics.format, amax, offset: None, rotated: numerics.rotated })
+        let amax = amax.unwrap_or(Format::Fp8.largest());
+        Ok(CacheRounding { format: numerics.format, amax, offset, rotated: numerics.rotated })
     };
     let (keys, values) = (statistics.keys.get(&cache.layer), statistics.values.get(&cache.layer));
     Ok((rounding(cache.key, keys)?, rounding(cache.value, values)?))
 }
 
-fn cache_amax(numerics: ActivationNumerics, seen: Option<&Magnitude>, name: &str) -> Result<Option<f32>> {
-    match (numerics.amax, seen) {
-        (Amax::Unit | Amax::Dynamic, _) => Ok(None),
-        (Amax::Constant(amax), _) => Ok(Some(amax)),
-        (Amax::Calibrated, Some(seen)) => finite(*seen, name).map(Some),
-        (Amax::Calibrated, None) => Err(Error::bug("a cache was never calibrated").key(name)),
-    }
+/// The largest magnitude that the scale of keys or values is made of, where one is stored, and their offset.
+fn cache_numbers(
+    numerics: ActivationNumerics,
+    seen: Option<&CacheStatistics>,
+    (name, dtype): (&str, DType),
+) -> Result<(Option<f32>, Option<Vec<f32>>)> {
+    let unseen = || Error::bug("a cache was never calibrated").key(name);
+    let offset = match (numerics.offset, seen) {
+        (None, _) => None,
+        (Some(method), Some(seen)) => {
+            finite(seen.magnitude, name)?;
+            Some(seen.offset(method, dtype).ok_or_else(unseen)?)
+        }
+        (Some(_), None) => return Err(unseen()),
+    };
+    let amax = match (numerics.amax, seen) {
+        (Amax::Unit | Amax::Dynamic, _) => None,
+        (Amax::Constant(amax), _) => Some(amax),
+        (Amax::Calibrated, Some(seen)) => {
+            let plain = finite(seen.magnitude, name)?;
+            Some(offset.as_ref().map_or(plain, |offset| seen.amax_around(offset)))
+        }
+        (Amax::Calibrated, None) => return Err(unseen()),
+    };
+    Ok((amax, offset))
 }
 
 fn finite(seen: Magnitude, name: &str) -> Result<f32> {

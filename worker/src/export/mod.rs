@@ -4,6 +4,7 @@ mod companions;
 mod inputs;
 mod production;
 mod quality;
+mod remarks;
 
 pub use inputs::{cache_rounding, input_amaxes};
 pub use production::{Finished, Production, Sources};

@@ -10,8 +10,9 @@ use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
 use super::companions::companions;
-use super::inputs::{cache_scale, set_input_amax};
+use super::inputs::{cache_part, set_input_amax};
 use super::quality::Learnt;
+use super::remarks::{remark_on_silent, remark_on_zeros};
 use crate::calibrate::Statistics;
 use crate::network::{SourceWeights, Weights};
 use crate::quantize::algorithm::calibrate;
@@ -119,10 +120,13 @@ impl<'a> Production<'a> {
             .into_par_iter()
             .map(|numerics| {
                 let module = numerics.module;
-                LinearWork::new(numerics, weights.weight(module)?, weights.bias(module)?)
+                let mut linear = LinearWork::new(numerics, weights.weight(module)?, weights.bias(module)?)?;
+                remark_on_zeros(&mut linear);
+                Ok(linear)
             })
             .collect::<Result<_>>()?;
         set_input_amax(&mut linears, statistics, weights.model())?;
+        remark_on_silent(&mut linears, statistics, weights.model());
         Ok(linears)
     }
 
@@ -151,8 +155,10 @@ impl<'a> Production<'a> {
             linears.par_iter().map(LinearWork::store).collect::<Result<_>>()?;
         let weights = self.sources.weights;
         let measured = linears.par_iter().zip(&parts).map(|(linear, parts)| {
-            let seen = statistics.inputs.get(&linear.numerics.module);
-            let gram = seen.and_then(|seen| seen.gram.as_deref()).map(|gram| gram.sums.as_slice());
+            // What other experts saw says nothing of this one's output.
+            let seen = statistics.inputs.get(&linear.numerics.module).filter(|seen| seen.tokens > 0);
+            let gram = seen.and_then(|seen| seen.gram.as_deref().or(seen.rounded_gram.as_deref()));
+            let gram = gram.map(|gram| gram.sums.as_slice());
             let row_factors = linear.row_factors.as_deref();
             let errors = weights.look(linear.numerics.module, |weight| {
                 measure_errors(linear, parts, &Origin { weight, row_factors, gram })
@@ -178,6 +184,7 @@ impl<'a> Production<'a> {
         let part = own.module.map(|module| &model.modules[module]);
         let cache = part.and_then(|part| self.assignment.cache(part.layer?));
         let norm = own.module.and_then(|module| norms.get(&module));
+        let dtype = model.config.dtype;
         for tensor in &own.tensors {
             let name = tensor.name.as_str();
             if let Some(bytes) = stored.remove(name) {
@@ -185,7 +192,7 @@ impl<'a> Production<'a> {
             } else if let (Some(norm), true) = (norm, name.ends_with(".weight")) {
                 self.writer.write(name, &norm.view().to_bytes())?;
             } else if let Some(bytes) =
-                cache.map_or(Ok(None), |cache| cache_scale(cache, name, statistics))?
+                cache.map_or(Ok(None), |cache| cache_part(cache, name, (statistics, dtype)))?
             {
                 self.writer.write(name, &bytes)?;
             } else {

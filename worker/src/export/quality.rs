@@ -102,13 +102,19 @@ fn module_quality(linear: &LinearNumerics, learnt: &Learnt) -> ModuleQuality {
         input: linear.input.map(|input| input.format.name().to_owned()),
         weight_error: errors.map(|errors| errors.weight),
         output_error: output,
-        without_output_error: output
-            .is_none()
-            .then(|| "no Gram matrix of its input: the recipe's algorithms need none".to_owned()),
+        without_output_error: output.is_none().then(|| without_output_error(learnt, &linear.name).to_owned()),
         rows_measured: errors.map_or(0, |errors| errors.rows_measured),
         rows: errors.map_or(0, |errors| errors.rows),
         smoothing: linear.smoothing,
         remarks: learnt.remarks.get(&linear.name).into_iter().flatten().map(remark).collect(),
+    }
+}
+
+fn without_output_error(learnt: &Learnt, name: &str) -> &'static str {
+    let remarks = learnt.remarks.get(name).into_iter().flatten();
+    match remarks.into_iter().any(|remark| remark.what == "no_tokens") {
+        true => "no token of the calibration data came here",
+        false => "no Gram matrix of its input: the recipe's algorithms need none",
     }
 }
 

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod cpu;
 pub mod cuda;
 mod operands;
+mod hadamard;
 pub mod routing;
 
 pub use backend::{
@@ -11,4 +12,5 @@ pub use backend::{
 };
 pub use cpu::{CpuBackend, CpuPath};
 pub use cuda::CudaBackend;
+pub use hadamard::hadamard;
 pub use routing::{Routes, Routing, Share};

@@ -3,8 +3,9 @@
 use qlaunch_shared::Result;
 use qlaunch_shared::numerics::Format;
 
-use super::codec::{Source, hadamard};
+use super::codec::Source;
 use super::simulate_activation;
+use crate::ops::hadamard;
 use crate::tensor::dtype::widen;
 
 /// How keys or values are rounded.

@@ -26,3 +26,5 @@ pub use weight::{StoredBytes, activation_scale, cache_scale, magnitudes, quantiz
 mod golden_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod spread_property_tests;

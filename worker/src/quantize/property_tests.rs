@@ -14,7 +14,7 @@ const fn nvfp4(block: u32, scales: Nvfp4Scales) -> Format {
 }
 
 /// Every format of weights, with blocks small enough for small shapes.
-const FORMATS: [Format; 18] = [
+pub(super) const FORMATS: [Format; 18] = [
     Format::Fp8,
     Format::Fp8Channel,
     Format::Fp8Block { block: 128 },
@@ -36,7 +36,7 @@ const FORMATS: [Format; 18] = [
 ];
 
 /// A weight as it comes back from its stored form.
-fn stored_and_back(weight: &HostTensor, format: Format, magnitudes: &Magnitudes) -> HostTensor {
+pub(super) fn stored_and_back(weight: &HostTensor, format: Format, magnitudes: &Magnitudes) -> HostTensor {
     let &[rows, columns] = weight.shape() else { panic!("no matrix") };
     let stored = quantize_weight(weight.view(), format, magnitudes).unwrap();
     let planned = format.weight_parts(rows, columns, weight.view().dtype());
@@ -106,7 +106,7 @@ fn weight(format: Format, seed: &[f32], shape: [usize; 2], zero_block: usize) ->
 }
 
 /// A shape that the format takes: one row or one block now and then, ragged where it may be.
-fn shape(format: Format, rows: usize, columns: usize) -> [usize; 2] {
+pub(super) fn shape(format: Format, rows: usize, columns: usize) -> [usize; 2] {
     let block = match format {
         Format::Nf4 => 1,
         _ => format.block().unwrap_or(1),

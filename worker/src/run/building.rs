@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qlaunch_shared::Result;
 use qlaunch_shared::assign::Assignment;
 use qlaunch_shared::model::Model;
+use qlaunch_shared::protocol::SilentExperts;
 
 use super::looks::{Look, behind_quantized, known_beforehand, known_of_layer, linears_of, served, waits};
 use crate::calibrate::{Observer, Statistics};
@@ -23,14 +24,20 @@ pub(super) struct Building<'a> {
     /// What quantizers do to inputs by scales that need no calibration.
     known: ServedNumerics,
     look: Look,
+    silent_experts: SilentExperts,
 }
 
 impl<'a> Building<'a> {
-    /// Begins with nothing seen.
-    pub(super) fn new(assignment: &'a Assignment, model: &'a Model, production: Production<'a>) -> Self {
+    /// Begins with nothing seen; `silent_experts` says what stands in for the statistics of experts without tokens.
+    pub(super) fn new(
+        assignment: &'a Assignment,
+        model: &'a Model,
+        production: Production<'a>,
+        silent_experts: SilentExperts,
+    ) -> Self {
         let observer = Observer::new(assignment, model);
         let known = known_beforehand(assignment);
-        Self { assignment, model, observer, production, known, look: Look::First }
+        Self { assignment, model, observer, production, known, look: Look::First, silent_experts }
     }
 
     /// How often each batch goes through a layer.
@@ -82,6 +89,8 @@ impl<'a> Building<'a> {
     /// Quantizes and writes a layer; the next one is seen for the first time, or this one behind its quantizers.
     fn finish(&mut self, layer: usize) -> Result<Turn> {
         self.observer.settle();
+        let known = (self.assignment, self.model);
+        self.observer.statistics.settle_silent(known, layer, self.silent_experts)?;
         let statistics = &self.observer.statistics;
         let finished = self.production.finish(Some(layer), statistics, &mut |_| Ok(()))?;
         let turn = match self.goes_behind(layer) {

@@ -102,7 +102,7 @@ pub(super) fn served(
         }
     }
     if let Some(cache) = assignment.cache(layer) {
-        numerics.caches.insert(layer, cache_rounding(cache, statistics)?);
+        numerics.caches.insert(layer, cache_rounding(cache, statistics, model.config.dtype)?);
     }
     Ok((numerics, weights))
 }

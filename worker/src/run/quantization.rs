@@ -6,6 +6,7 @@ use qlaunch_shared::assign::{Aims, ModuleTensors, Resolved, resolve, resolve_wit
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, CheckpointSummary, Phase, Quantize, Unit, Verdict};
+use qlaunch_shared::quality::{Experts, SilentExpert};
 use qlaunch_shared::{Error, Result};
 
 use super::building::Building;
@@ -46,7 +47,7 @@ pub(super) fn make<B: Backend>(
     let calibrated = resolved.assignment.as_ref().filter(|assignment| assignment.needs_calibration());
     let (mut production, statistics, calibration) = match calibrated {
         Some(assignment) => {
-            let building = Building::new(assignment, model, production);
+            let building = Building::new(assignment, model, production, step.silent_experts);
             let (building, summary) = stream(backend, &weights, building, step, reporter)?;
             let (production, statistics) = building.into_parts();
             (production, statistics, Some(summary))
@@ -62,7 +63,8 @@ pub(super) fn make<B: Backend>(
     for layer in &rest {
         production.finish(*layer, &statistics, &mut |bytes| reporter.advance(bytes, None))?;
     }
-    let learnt = std::mem::take(&mut production.learnt);
+    let mut learnt = std::mem::take(&mut production.learnt);
+    learnt.experts = experts(&statistics);
     production.publish()?;
     reporter.begin(Phase::Audit, GATES.len() as u64, Unit::Steps, None);
     let gates = audit(model, &resolved, out);
@@ -115,6 +117,17 @@ fn stream<'a, B: Backend>(
     }
     reporter.end();
     Ok((building, data::summary(source, &samples)))
+}
+
+/// The ledger of routed experts, where calibration data went through any.
+fn experts(statistics: &Statistics) -> Option<Experts> {
+    let layers: Vec<_> = statistics.routed.iter().map(|(layer, tokens)| (*layer, tokens.clone())).collect();
+    let silent = statistics.silent.iter().map(|(&(layer, expert), stand_in)| SilentExpert {
+        layer,
+        expert,
+        policy: stand_in.name(),
+    });
+    (!layers.is_empty()).then(|| Experts { silent: silent.collect(), layers })
 }
 
 fn summary(resolved: &Resolved, out: &Path) -> CheckpointSummary {

@@ -18,6 +18,7 @@ const ALGORITHMS: [&str; 6] =
 const KNOWN: &str = "`quant_algo` must be FP8, FP8_PER_CHANNEL_PER_TOKEN, FP8_PB_WO, NVFP4, W4A16_NVFP4, MXFP8 or MIXED_PRECISION";
 const SHARDS: &str = "the linears of a fused layer must all be quantized alike or all be excluded";
 const BLOCKS: &str = "FP8_PB_WO wants input features in whole blocks of 128, and a scale of four dimensions";
+const ROWS: &str = "FP8_PB_WO wants rows in whole blocks of 128 of every linear but the last that is fused";
 const EXPERTS: &str = "experts are known in FP8, NVFP4, W4A16_NVFP4 and MXFP8 only";
 const EMPTY: &str = "MIXED_PRECISION wants a `quantized_layers` that is not empty";
 
@@ -86,8 +87,13 @@ fn check(
 
 /// ModelOpt writes a single square's scale as a scalar, which no parameter of four dimensions takes.
 fn check_blocks(offered: &Offered<'_>, layer: &ServedLayer<'_>, faults: &mut Faults) {
-    for &(module, part) in &layer.shards {
-        let ModuleRole::Linear { columns, .. } = part.role else { continue };
+    for (place, &(module, part)) in layer.shards.iter().enumerate() {
+        let ModuleRole::Linear { rows, columns, .. } = part.role else { continue };
+        // Places in the fused scale are counted in whole squares, rounded up: whatever follows a part of one slips.
+        let is_last = place + 1 == layer.shards.len();
+        if layer.kind == Kind::Fused && !is_last && rows % 128 != 0 {
+            faults.add(ROWS, format!("`{}` has {rows} of `{}`", part.name, layer.name));
+        }
         let scale = offered.find(module, "weight_scale").map(|scale| scale.shape.len());
         if columns % 128 != 0 {
             faults.add(BLOCKS, format!("`{}` has {columns} input features", part.name));

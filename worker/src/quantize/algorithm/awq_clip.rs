@@ -26,8 +26,9 @@ pub(super) fn awq_clip(linears: &mut [LinearWork], options: &AwqClip, statistics
     let mut last: Option<(Arc<Gram>, QuadraticForm)> = None;
     for linear in linears.iter_mut() {
         let Some(kind) = clipped(linear.numerics.weight) else { continue };
-        let Some(seen) = statistics.inputs.get(&linear.numerics.module) else {
-            linear.remark("awq_clip", "fallback", "no token was seen: nothing is clipped");
+        let seen = statistics.inputs.get(&linear.numerics.module);
+        let Some(seen) = seen.filter(|seen| seen.gram.is_some() || seen.block_grams.is_some()) else {
+            linear.remark("awq_clip", "no_tokens", "nothing is clipped");
             continue;
         };
         seen.magnitude.finite().map_err(|e| e.key(linear.numerics.name.as_str()))?;

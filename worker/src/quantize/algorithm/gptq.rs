@@ -43,7 +43,7 @@ pub(super) fn gptq(linears: &mut [LinearWork], options: &Gptq, statistics: &Stat
         let seen = statistics.inputs.get(&linear.numerics.module);
         let gram = seen.and_then(|seen| seen.rounded_gram.as_ref().or(seen.gram.as_ref()));
         let Some(gram) = gram.filter(|gram| gram.tokens > 0 && gram.columns == columns) else {
-            linear.remark("gptq", "fallback", "no token of the calibration data came here");
+            linear.remark("gptq", "no_tokens", "rounded to nearest");
             continue;
         };
         let weight = linear.rows_f32(0, rows);

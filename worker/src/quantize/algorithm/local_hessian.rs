@@ -34,7 +34,7 @@ pub(super) fn local_hessian(
                 "blocks do not fill the columns: squared errors instead",
             );
         } else if grams(linear).is_none_or(|grams| grams.tokens == 0) {
-            linear.remark("local_hessian", "fallback", "no token came here: squared errors instead");
+            linear.remark("local_hessian", "no_tokens", "squared errors instead");
         }
     }
     Ok(())

@@ -4,7 +4,6 @@ mod amax;
 pub mod e2m1;
 pub mod e4m3;
 pub mod fp8;
-mod hadamard;
 pub mod integer;
 pub mod mx;
 pub mod nf4;
@@ -15,6 +14,5 @@ mod search;
 mod source;
 
 pub use amax::{amax, exported};
-pub use hadamard::hadamard;
 pub use runs::Runs;
 pub use source::Source;
