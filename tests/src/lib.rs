@@ -8,3 +8,4 @@ pub mod programs;
 pub mod random_model;
 pub mod requirement;
 pub mod token_ids;
+pub mod worker_job;

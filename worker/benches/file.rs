@@ -88,7 +88,7 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
             shard_bytes: 10_000_000_000,
         }),
         evaluate: None,
-        resources: Resources { threads: Some(2), numeric_path: None },
+        resources: Resources { threads: Some(2), ..Resources::default() },
     };
     let (path, attempt) = (work.join("spec.json"), work.join("attempt"));
     let _ = fs::remove_dir_all(&attempt);

@@ -5,10 +5,13 @@
 
 pub mod calibrate;
 pub mod cli;
+pub mod comm;
 pub mod evaluate;
 pub mod export;
+pub mod libraries;
 pub mod network;
 pub mod ops;
+pub mod probe;
 pub mod quantize;
 pub mod report;
 pub mod run;

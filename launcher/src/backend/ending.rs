@@ -37,7 +37,11 @@ pub async fn ending(transport: &impl Transport, ticket: &Ticket) -> Result<Endin
 fn from_outcome(outcome: Outcome) -> Ending {
     match outcome.status {
         Status::Done => Ending::Done,
-        Status::Interrupted => Ending::Interrupted,
+        Status::Interrupted => match outcome.error {
+            // A rank or its host was lost: that is no answer to anybody's request.
+            Some(error) if error.kind == ErrorKind::Unreachable => Ending::Lost { error },
+            _ => Ending::Interrupted,
+        },
         Status::Failed => Ending::Failed {
             error: outcome.error.unwrap_or_else(|| Error::bug("the worker failed without saying why")),
         },

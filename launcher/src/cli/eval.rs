@@ -10,7 +10,7 @@ use serde_json::json;
 use super::main::Context;
 use super::quantize::ResourceArgs;
 use super::values::count;
-use crate::config::{Overrides, Settings};
+use crate::config::{Overrides, Profile, Settings};
 use crate::plan::{PlannedJob, absolute};
 use crate::session::{Setup, Single, carry_out_single};
 use crate::ui::{Watch, count as grouped, perplexity};
@@ -47,10 +47,10 @@ pub struct EvalArgs {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, context: &mut Context) -> Result<u8> {
-    let overrides = Overrides { runs: None, threads: args.resources.threads };
+    let overrides = Overrides { runs: None, threads: args.resources.threads, ranks: args.resources.ranks };
     let settings = Settings::load("local", &context.around, &overrides)?;
     let setup = Setup::from_settings(&settings, &context.around, false)?;
-    let job = job(args, settings.profile.threads)?;
+    let job = job(args, &settings.profile)?;
     let single = Single { job, scratch: std::env::temp_dir() };
     let outcome = {
         let mut watch = Watch::new(&mut context.screen, ["eval".to_owned()]);
@@ -60,7 +60,7 @@ pub fn run(args: &EvalArgs, context: &mut Context) -> Result<u8> {
     Ok(0)
 }
 
-fn job(args: &EvalArgs, threads: Option<usize>) -> Result<PlannedJob> {
+fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
     let checkpoint = absolute(&args.checkpoint)?;
     let reference = match &args.reference {
         Some(model) => Reference::Model(absolute(model)?),
@@ -73,7 +73,7 @@ fn job(args: &EvalArgs, threads: Option<usize>) -> Result<PlannedJob> {
         batch_size: args.batch_size,
         seed: 0,
     };
-    let numeric_path = args.resources.numeric_path;
+    let (threads, numeric_path) = (profile.threads, args.resources.numeric_path);
     Ok(PlannedJob {
         name: "eval".to_owned(),
         recipe: None,
@@ -85,7 +85,7 @@ fn job(args: &EvalArgs, threads: Option<usize>) -> Result<PlannedJob> {
             model: checkpoint.clone(),
             quantize: None,
             evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
-            resources: Resources { threads, numeric_path },
+            resources: Resources { threads, numeric_path, ranks: profile.ranks },
         },
     })
 }

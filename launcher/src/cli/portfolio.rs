@@ -26,7 +26,7 @@ pub struct PortfolioArgs {
 
 /// Runs the command.
 pub fn run(args: PortfolioArgs, context: &mut Context) -> Result<u8> {
-    let overrides = Overrides { runs: args.runs, threads: None };
+    let overrides = Overrides { runs: args.runs, ..Overrides::default() };
     let runs = Settings::load("local", &context.around, &overrides)?.runs;
     let folder = match &args.run {
         Some(run) => find(run, &runs)?,

@@ -13,7 +13,7 @@ use qlaunch_shared::{Error, Result};
 use super::main::Context;
 use super::plan::{GroupChoice, RecipeChoice};
 use super::values::{count, numeric_path, silent_experts, size};
-use crate::config::{Overrides, Settings};
+use crate::config::{Overrides, Profile, Settings};
 use crate::plan::{PlannedJob, SHARD_BYTES, absolute};
 use crate::session::{Setup, Single, carry_out_single};
 use crate::ui::{Watch, bytes, coverage, note, warnings};
@@ -62,7 +62,10 @@ pub struct QuantizeArgs {
 /// What the worker may use.
 #[derive(Debug, Args)]
 pub struct ResourceArgs {
-    /// CPU threads; all cores if not given.
+    /// Processes that share the model's layers and the cores; one if not given. Bytes stay the same.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub ranks: Option<usize>,
+    /// CPU threads of each rank; all cores if not given.
     #[arg(long, value_name = "T", value_parser = count)]
     pub threads: Option<usize>,
     /// Instruction set of all results: avx512bf16, avx2 or portable; the CPU's best if not given.
@@ -75,10 +78,10 @@ pub struct ResourceArgs {
 
 /// Runs the command.
 pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
-    let overrides = Overrides { runs: None, threads: args.resources.threads };
+    let overrides = Overrides { runs: None, threads: args.resources.threads, ranks: args.resources.ranks };
     let settings = Settings::load("local", &context.around, &overrides)?;
     let setup = Setup::from_settings(&settings, &context.around, false)?;
-    let job = job(args, context, settings.profile.threads)?;
+    let job = job(args, context, &settings.profile)?;
     if let Some(plan) = &job.plan {
         context.screen.say(&format!("{} · {}", plan.recipe, coverage(plan)));
         for warning in warnings(plan) {
@@ -98,7 +101,7 @@ pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
     Ok(if failed { qlaunch_shared::ErrorKind::Gate.exit_code() } else { 0 })
 }
 
-fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result<PlannedJob> {
+fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<PlannedJob> {
     refuse_full_folder(&args.out)?;
     let model = Model::open(&args.model)?;
     let recipe = args.recipe.load(&context.around)?;
@@ -114,7 +117,7 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
     let calibration = args.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
     let (name, model) = (recipe.name.clone(), absolute(&args.model)?);
     let out = Some(context.around.project.join(&args.out));
-    let numeric_path = args.resources.numeric_path;
+    let (threads, numeric_path) = (profile.threads, args.resources.numeric_path);
     Ok(PlannedJob {
         name: "quantize".to_owned(),
         recipe: Some(name),
@@ -133,7 +136,7 @@ fn job(args: &QuantizeArgs, context: &Context, threads: Option<usize>) -> Result
                 shard_bytes,
             }),
             evaluate: None,
-            resources: Resources { threads, numeric_path },
+            resources: Resources { threads, numeric_path, ranks: profile.ranks },
         },
     })
 }

@@ -35,7 +35,7 @@ impl Submission {
     /// # Errors
     /// Anything that would make a job fail and can be told beforehand.
     pub fn read(args: &SubmitArgs, around: &Surroundings) -> Result<Self> {
-        let overrides = Overrides { runs: args.runs.clone(), threads: None };
+        let overrides = Overrides { runs: args.runs.clone(), ..Overrides::default() };
         let settings = Settings::load(&args.cluster, around, &overrides)?;
         let text = fs::read_to_string(&args.sweep)
             .map_err(|error| Error::io("read the sweep file", &args.sweep, &error))?;
@@ -47,6 +47,7 @@ impl Submission {
             model: &model,
             library: &library(around)?,
             threads: settings.profile.threads,
+            ranks: settings.profile.ranks,
             mixed_groups: args.groups.mixed(),
         })?;
         let identity = identity(&jobs, &model)?;

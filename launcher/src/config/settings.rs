@@ -21,6 +21,8 @@ pub struct Overrides {
     pub runs: Option<PathBuf>,
     /// `--threads`.
     pub threads: Option<usize>,
+    /// `--ranks`.
+    pub ranks: Option<usize>,
 }
 
 /// The settings of one command.
@@ -54,6 +56,9 @@ pub struct Profile {
     /// CPU threads of each job, if neither sweep nor flag says; all cores if none does.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// Processes that share the layers of each job's model, if neither sweep nor flag says; one if none does.
+    #[serde(default)]
+    pub ranks: Option<usize>,
 }
 
 /// The settings as layers spell them.
@@ -66,7 +71,7 @@ struct Written {
     profile: Profile,
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "runs",
     "worker",
     "recipes",
@@ -76,6 +81,7 @@ const KEYS: [&str; 9] = [
     "profile.attempts",
     "profile.template",
     "profile.threads",
+    "profile.ranks",
 ];
 
 impl Settings {
@@ -136,8 +142,10 @@ fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Ve
     if let Some(recipes) = &around.recipes {
         flags = flags.with("recipes", recipes.display().to_string());
     }
-    if let Some(threads) = overrides.threads {
-        flags = flags.with("profile.threads", threads);
+    for (key, value) in [("profile.threads", overrides.threads), ("profile.ranks", overrides.ranks)] {
+        if let Some(value) = value {
+            flags = flags.with(key, value);
+        }
     }
     layers.push(flags);
     Ok(layers)

@@ -19,12 +19,13 @@ pub struct Surroundings {
 }
 
 /// The environment variables that are read, with the setting that each one sets.
-pub const VARIABLES: [(&str, &str); 5] = [
+pub const VARIABLES: [(&str, &str); 6] = [
     ("QLAUNCH_RUNS", "runs"),
     ("QLAUNCH_RECIPES", "recipes"),
     ("QLAUNCH_WORKER", "worker"),
     ("QLAUNCH_JOBS", "profile.jobs"),
     ("QLAUNCH_THREADS", "profile.threads"),
+    ("QLAUNCH_RANKS", "profile.ranks"),
 ];
 
 impl Surroundings {

@@ -25,6 +25,8 @@ pub struct Ingredients<'a> {
     pub library: &'a Library,
     /// Threads of each job, if the sweep does not say.
     pub threads: Option<usize>,
+    /// Processes that share each job's layers, if the sweep does not say.
+    pub ranks: Option<usize>,
     /// What becomes of fused groups with mixed numerics.
     pub mixed_groups: MixedGroups,
 }
@@ -164,6 +166,7 @@ fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Resul
         resources: Resources {
             threads: resources.threads.or(from.threads),
             numeric_path: resources.numeric_path,
+            ranks: resources.ranks.or(from.ranks),
         },
     })
 }

@@ -50,6 +50,10 @@ fn content(job: &PlannedJob) -> Result<Vec<u8>> {
     let fault =
         |error: serde_json::Error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name));
     let mut spec = serde_json::to_value(&job.spec).map_err(fault)?;
+    // Results are the same for any number of ranks.
+    if let Some(resources) = spec["resources"].as_object_mut() {
+        resources.remove("ranks");
+    }
     if let Some(quantize) = &job.spec.quantize {
         spec["quantize"]["recipe"] = quantize.recipe.resolved_json()?;
     }

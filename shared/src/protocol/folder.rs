@@ -97,6 +97,16 @@ impl AttemptFolder {
         self.0.join("checkpoint")
     }
 
+    /// The folder of another rank than the first: its own events and outcome.
+    pub fn rank(&self, rank: usize) -> Self {
+        Self(self.0.join("ranks").join(rank.to_string()))
+    }
+
+    /// What only the ranks of this attempt know, where the launcher starts them on one host.
+    pub fn token(&self) -> PathBuf {
+        self.0.join("token")
+    }
+
     /// Final hidden states before they are accepted as the run's reference.
     pub fn reference(&self) -> PathBuf {
         self.0.join("reference.safetensors")

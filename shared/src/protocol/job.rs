@@ -133,12 +133,15 @@ pub enum Reference {
 /// What a job may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
-    /// CPU threads; all cores if absent.
+    /// CPU threads; all cores if absent, shared by the ranks of a host.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub threads: Option<usize>,
     /// Numeric path; the best one of the CPU if absent. A CPU without it refuses the job.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub numeric_path: Option<NumericPath>,
+    /// Processes that share the model's layers; one if absent. Threads are those of each.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ranks: Option<usize>,
 }
 
 /// The instruction set that a result was computed with; bytes are the same for any threads and batch size on one path.

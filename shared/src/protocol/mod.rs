@@ -9,7 +9,8 @@ pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
 pub use job::{Evaluate, JobSpec, NumericPath, Quantize, Reference, Resources, SilentExperts, TokenSource};
 pub use outcome::{
-    CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, Status, Verdict, VerdictKind,
+    CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, RankSummary, Status, Verdict,
+    VerdictKind,
 };
 
 /// Version of every file of the protocol; bumped when a field changes its meaning.

@@ -46,11 +46,29 @@ pub struct Outcome {
     pub threads: usize,
     /// Version of the worker.
     pub worker: String,
-    /// Highest resident memory in bytes (`VmHWM`).
+    /// Highest resident memory in bytes (`VmHWM`), of the rank with most.
     #[serde(default)]
     pub peak_memory: u64,
-    /// User and system CPU time in seconds.
+    /// User and system CPU time in seconds, of all ranks.
     #[serde(default)]
+    pub cpu_seconds: f64,
+    /// What each rank took, where several shared the work to its end.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub ranks: Vec<RankSummary>,
+}
+
+/// What one rank of a job took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankSummary {
+    /// Which rank, from 0.
+    pub rank: usize,
+    /// Name of its host.
+    pub host: String,
+    /// CPU threads that it used.
+    pub threads: usize,
+    /// Highest resident memory in bytes (`VmHWM`).
+    pub peak_memory: u64,
+    /// User and system CPU time in seconds.
     pub cpu_seconds: f64,
 }
 

@@ -50,6 +50,7 @@ pub struct WrittenData {
 pub struct WrittenResources {
     threads: Option<usize>,
     numeric_path: Option<String>,
+    ranks: Option<usize>,
 }
 
 /// Reads `calibration:` or `evaluate:`. Counts of zero are refused: they would measure nothing.

@@ -62,6 +62,7 @@ fn outcome(name: &str, bytes: u64, perplexity: f64) -> Outcome {
         worker: "0".to_owned(),
         peak_memory: 1,
         cpu_seconds: 1.0,
+        ranks: Vec::new(),
     }
 }
 

@@ -20,11 +20,12 @@ pub const WORKER: Floors = Floors {
     floors: &[
         &["cli"],
         &["run"],
+        &["probe"],
         &["evaluate", "export", "search"],
         &["quantize", "calibrate"],
         &["network"],
         &["ops", "comm"],
-        &["tensor", "store", "tokens", "report"],
+        &["tensor", "store", "tokens", "report", "libraries"],
     ],
 };
 

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::companions::companions;
 use super::inputs::{cache_part, set_input_amax};
 use super::quality::Learnt;
+use super::ranks::{Report, Share};
 use super::remarks::{remark_on_silent, remark_on_zeros};
 use crate::calibrate::Statistics;
 use crate::network::{SourceWeights, Weights};
@@ -31,6 +32,8 @@ pub struct Sources<'a> {
     pub files: &'a MappedCheckpoint,
     /// What was planned.
     pub resolved: &'a Resolved,
+    /// What this process makes of what stands outside of layers.
+    pub share: Share,
 }
 
 /// A checkpoint in the making.
@@ -60,6 +63,33 @@ impl<'a> Production<'a> {
         Ok(Self { sources, assignment, writer, learnt: Learnt::default() })
     }
 
+    /// Joins a checkpoint that another rank has begun.
+    ///
+    /// # Errors
+    /// It is not there, or was planned otherwise.
+    pub fn join(sources: Sources<'a>, out: &Path) -> Result<Self> {
+        let assignment = sources.resolved.assignment.as_ref();
+        let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
+        let writer = Writer::join(out, &sources.resolved.layout)?;
+        Ok(Self { sources, assignment, writer, learnt: Learnt::default() })
+    }
+
+    /// Brings what this rank wrote to the disk, and tells what it wrote and learnt.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn report(&self) -> Result<Vec<u8>> {
+        Report::of(&self.writer, &self.learnt)?.encode()
+    }
+
+    /// Takes in what another rank reported; in the order of ranks.
+    ///
+    /// # Errors
+    /// It wrote what was not planned, or what was written before.
+    pub fn take_in(&mut self, report: &[u8]) -> Result<()> {
+        Report::decode(report)?.add_to(&self.writer, &mut self.learnt)
+    }
+
     /// Quantizes and writes the modules of one decoder layer, or with `None` all that stand outside of layers.
     ///
     /// `progress` is told the bytes of each module written.
@@ -79,6 +109,7 @@ impl<'a> Production<'a> {
             .tensors
             .iter()
             .filter(|own| own.module.and_then(|module| model.modules[module].layer) == layer)
+            .filter(|own| layer.is_some() || self.sources.share.has(own, model))
             .collect();
         let mut linears = self.linears(&planned, statistics)?;
         let mut norms = self.norms(layer, &linears)?;
@@ -163,6 +194,7 @@ impl<'a> Production<'a> {
             let errors = weights.look(linear.numerics.module, |weight| {
                 measure_errors(linear, parts, &Origin { weight, row_factors, gram })
             })?;
+            weights.release(linear.numerics.module);
             Ok((linear.numerics.name.clone(), errors))
         });
         self.learnt.errors.extend(measured.collect::<Result<Vec<_>>>()?);

@@ -1,13 +1,17 @@
 //! Layer-major streaming: each layer is brought in once and serves every batch, so memory is activations and one layer.
+//!
+//! Over several ranks, each of which owns a block of layers, batches go through a block in groups, so that the next rank
+//! starts with the first group while this one works on the second; a block's layers are then brought in once a group.
 
 use std::collections::BTreeMap;
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::{Error, Result};
 
-use super::decoder::{Pass, Tap, Turn};
+use super::decoder::{CacheSide, Inputs, Pass, Tap, Turn};
 use super::layer::LayerWeights;
 use super::rotary;
+use super::stage::Stage;
 use super::weights::Weights;
 use crate::ops::Backend;
 use crate::tokens::Samples;
@@ -21,17 +25,63 @@ pub struct Progress {
     pub tokens: usize,
 }
 
+/// How batches go through the layers of one of several ranks; a single process takes layer by layer whatever is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Streaming {
+    /// All batches go through a layer before any goes through the next: what the tap makes of a layer changes what comes
+    /// behind it. Each rank waits for the one before.
+    #[default]
+    LayerByLayer,
+    /// Batches go through in groups, and all turns are taken at the end: what the tap keeps of a layer is small, and no turn
+    /// asks for another pass.
+    InGroups,
+    /// Batches go through in groups first, unseen, for the ranks behind; then layer by layer: what the tap keeps of a layer
+    /// is large, or asks for another pass, and what comes behind does not depend on it.
+    AheadThenLayerByLayer,
+}
+
+/// Sees nothing.
+struct Unseen;
+
+impl<B: Backend> Tap<B> for Unseen {
+    fn input(&mut self, _backend: &B, readers: &[usize], _x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
+        Ok(vec![None; readers.len()])
+    }
+
+    fn cache(&mut self, _backend: &B, _layer: usize, _side: CacheSide, _x: &mut B::Tensor) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// A model on a backend.
 pub struct Network<'a, B: Backend> {
     backend: &'a B,
     weights: &'a dyn Weights,
     experts_ratio: Option<f64>,
+    stage: Stage<'a>,
+    streaming: Streaming,
+}
+
+/// Batches on their way through a stage, and who is told about it.
+struct Flow<'f, 'p, B: Backend> {
+    pass: Pass<'p, B>,
+    progress: &'f mut dyn FnMut(Progress) -> Result<()>,
+    /// Hidden states before the first layer, where this rank embeds tokens.
+    embedded: std::vec::IntoIter<B::Tensor>,
+    batches: usize,
 }
 
 impl<'a, B: Backend> Network<'a, B> {
     /// Runs a model's weights on a backend.
     pub fn new(backend: &'a B, weights: &'a dyn Weights) -> Self {
-        Self { backend, weights, experts_ratio: None }
+        let stage = Stage::whole(weights.model());
+        Self { backend, weights, experts_ratio: None, stage, streaming: Streaming::LayerByLayer }
+    }
+
+    /// Runs one rank's share only.
+    #[must_use]
+    pub fn on(self, stage: Stage<'a>, streaming: Streaming) -> Self {
+        Self { stage, streaming, ..self }
     }
 
     /// Lets the tap see each token at the router's first `ratio` of all experts too, in (0, 1], before it sees it at those that the
@@ -45,11 +95,11 @@ impl<'a, B: Backend> Network<'a, B> {
         self.weights.model()
     }
 
-    /// Sends samples through all layers in batches of `batch_size`, and gives the hidden states after the final norm,
-    /// one `[tokens, hidden_size]` a batch.
+    /// Sends samples through all layers in batches of `batch_size` at most, and gives the hidden states after the final norm,
+    /// one `[tokens, hidden_size]` a batch; none where another rank has them.
     ///
     /// # Errors
-    /// A weight cannot be read, or the tap or `progress` refuses to go on.
+    /// A weight cannot be read, the tap or `progress` refuses to go on, or another rank is gone.
     pub fn run(
         &self,
         samples: &Samples,
@@ -59,6 +109,7 @@ impl<'a, B: Backend> Network<'a, B> {
     ) -> Result<Vec<B::Tensor>> {
         let (backend, config) = (self.backend, &self.model().config);
         let tables = rotary::tables(backend, config, samples.length)?;
+        let batch_size = self.stage.batch(batch_size, samples.count());
         let pass = Pass {
             backend,
             config,
@@ -66,27 +117,142 @@ impl<'a, B: Backend> Network<'a, B> {
             length: samples.length,
             experts_ratio: self.experts_ratio,
         };
-        let mut hidden = self.embed(samples, batch_size)?;
-        for layer in 0..config.layers {
-            let mut weights = LayerWeights::load(backend, self.weights, layer)?;
+        let embedded = match self.stage.is_first() {
+            true => self.embed(samples, batch_size)?,
+            false => Vec::new(),
+        };
+        let batches = samples.batches(batch_size).count();
+        let mut flow = Flow { pass, progress, embedded: embedded.into_iter(), batches };
+        let streaming = match self.stage.comm.size() {
+            1 => Streaming::LayerByLayer,
+            _ => self.streaming,
+        };
+        let hidden = match streaming {
+            Streaming::LayerByLayer => {
+                let inputs = self.inputs(&mut flow, batches)?;
+                let hidden = self.layer_by_layer(&mut flow, inputs, tap)?;
+                self.hand_on(hidden)?
+            }
+            Streaming::InGroups => {
+                let hidden = self.in_groups(&mut flow, tap)?;
+                for layer in self.stage.layers.clone() {
+                    if !matches!(tap.turn(backend, layer)?, Turn::Next) {
+                        return Err(Error::bug("a layer is to be repeated, and its inputs are gone"));
+                    }
+                }
+                hidden
+            }
+            Streaming::AheadThenLayerByLayer => {
+                let inputs = match self.stage.is_last() {
+                    true => self.inputs(&mut flow, batches)?,
+                    false => self.ahead(&mut flow)?,
+                };
+                self.layer_by_layer(&mut flow, inputs, tap)?
+            }
+        };
+        if !self.stage.is_last() {
+            return Ok(Vec::new());
+        }
+        let norm = backend.adopt(self.weights.weight(self.model().module("model.norm")?)?)?;
+        hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
+    }
+
+    /// The next so many batches before this stage's first layer.
+    fn inputs(&self, flow: &mut Flow<'_, '_, B>, count: usize) -> Result<Vec<B::Tensor>> {
+        match self.stage.is_first() {
+            true => Ok(flow.embedded.by_ref().take(count).collect()),
+            false => (0..count).map(|_| self.stage.receive(self.backend)).collect(),
+        }
+    }
+
+    /// Sends all batches through one layer after the other, as often as the tap wants.
+    fn layer_by_layer(
+        &self,
+        flow: &mut Flow<'_, '_, B>,
+        mut hidden: Vec<B::Tensor>,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<Vec<B::Tensor>> {
+        for layer in self.stage.layers.clone() {
+            let mut weights = LayerWeights::load(self.backend, self.weights, layer)?;
             loop {
                 let kept = tap.may_repeat(layer).then(|| hidden.clone());
                 for batch in &mut hidden {
-                    pass.layer(&weights, batch, tap)?;
-                    progress(Progress { layer: layer + 1, tokens: backend.shape(batch)[0] })?;
+                    self.step(flow, &weights, batch, tap)?;
                 }
-                let replaced = match tap.turn(backend, layer)? {
+                let replaced = match tap.turn(self.backend, layer)? {
                     Turn::Next => break,
                     Turn::Again => BTreeMap::new(),
                     Turn::AgainWith(replaced) => replaced,
                 };
                 hidden =
                     kept.ok_or_else(|| Error::bug("a layer is to be repeated, and its inputs are gone"))?;
-                weights.replace(backend, replaced)?;
+                weights.replace(self.backend, replaced)?;
             }
         }
-        let norm = backend.adopt(self.weights.weight(self.model().module("model.norm")?)?)?;
-        hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
+        Ok(hidden)
+    }
+
+    /// Sends groups of batches through all layers of the stage, and on; the last stage keeps them.
+    fn in_groups(&self, flow: &mut Flow<'_, '_, B>, tap: &mut dyn Tap<B>) -> Result<Vec<B::Tensor>> {
+        let group = self.stage.group(flow.batches);
+        let mut kept = Vec::new();
+        for begin in (0..flow.batches).step_by(group) {
+            let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
+            kept.extend(self.hand_on(self.through(flow, inputs, tap)?)?);
+        }
+        Ok(kept)
+    }
+
+    /// Sends all batches through the stage and on, unseen, and gives them back as they came.
+    fn ahead(&self, flow: &mut Flow<'_, '_, B>) -> Result<Vec<B::Tensor>> {
+        let group = self.stage.group(flow.batches);
+        let ratio = flow.pass.experts_ratio.take();
+        let mut kept = Vec::with_capacity(flow.batches);
+        for begin in (0..flow.batches).step_by(group) {
+            let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
+            kept.extend(inputs.iter().cloned());
+            let hidden = self.through(flow, inputs, &mut Unseen)?;
+            self.hand_on(hidden)?;
+        }
+        flow.pass.experts_ratio = ratio;
+        Ok(kept)
+    }
+
+    /// Sends some batches through all layers of the stage.
+    fn through(
+        &self,
+        flow: &mut Flow<'_, '_, B>,
+        mut hidden: Vec<B::Tensor>,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<Vec<B::Tensor>> {
+        for layer in self.stage.layers.clone() {
+            let weights = LayerWeights::load(self.backend, self.weights, layer)?;
+            for batch in &mut hidden {
+                self.step(flow, &weights, batch, tap)?;
+            }
+        }
+        Ok(hidden)
+    }
+
+    fn step(
+        &self,
+        flow: &mut Flow<'_, '_, B>,
+        weights: &LayerWeights<B::Tensor>,
+        batch: &mut B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<()> {
+        flow.pass.layer(weights, batch, tap)?;
+        self.stage.comm.check()?;
+        (flow.progress)(Progress { layer: weights.layer + 1, tokens: self.backend.shape(batch)[0] })
+    }
+
+    /// Passes batches on to the next stage; the last one keeps them.
+    fn hand_on(&self, hidden: Vec<B::Tensor>) -> Result<Vec<B::Tensor>> {
+        if self.stage.is_last() {
+            return Ok(hidden);
+        }
+        hidden.iter().try_for_each(|batch| self.stage.pass_on(self.backend, batch))?;
+        Ok(Vec::new())
     }
 
     /// The output head, `[vocabulary, hidden_size]`, and its module index.

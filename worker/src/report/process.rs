@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use qlaunch_shared::{Error, Result};
+use qlaunch_shared::{Error, ErrorKind, Result};
+use rustix::process::Signal;
 use signal_hook::consts::{SIGTERM, SIGUSR2};
 
 /// Set by SIGTERM and SIGUSR2: stop at the next safe point, exit 85.
@@ -20,6 +21,20 @@ pub fn watch_signals() -> Result<()> {
             .map_err(|e| Error::bug(format!("cannot listen for signal {signal}: {e}")))?;
     }
     Ok(())
+}
+
+/// Has this process told to stop when the one that started it is gone.
+///
+/// # Errors
+/// It is gone already, or the system knows nothing of that.
+pub fn stop_with_parent(parent: i32) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|e| Error::bug(format!("cannot follow the parent's end: {e}")))?;
+    match rustix::process::getppid() {
+        Some(pid) if pid.as_raw_nonzero().get() == parent => Ok(()),
+        _ => Err(Error::new(ErrorKind::Unreachable, format!("rank 0 (process {parent}) is gone"))
+            .hint("look into the job's log")),
+    }
 }
 
 /// Whether somebody asked to stop.

@@ -79,8 +79,7 @@ impl Reporter {
     /// Somebody asked to stop.
     pub fn advance(&mut self, done: u64, layer: Option<usize>) -> Result<()> {
         if stop_requested() {
-            return Err(Error::new(ErrorKind::Resumable, "stopped at a safe point, as asked")
-                .hint("submit the sweep again: it goes on with what is missing"));
+            return Err(stopped());
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.done += done;
@@ -109,7 +108,7 @@ impl Reporter {
     /// # Errors
     /// The outcome cannot be written.
     pub fn finish(mut self, outcome: &Outcome) -> Result<()> {
-        write_whole(&self.folder.outcome(), outcome)?;
+        write_outcome(&self.folder, outcome)?;
         self.tell(match &outcome.error {
             Some(error) => EventBody::Failed { error: error.clone() },
             None => EventBody::Finished,
@@ -133,8 +132,18 @@ fn progress(running: &Running, layer: Option<usize>, now: Instant) -> EventBody 
     }
 }
 
-/// A reader sees all of the file or nothing.
-fn write_whole(path: &Path, outcome: &Outcome) -> Result<()> {
+/// What ends a worker that was asked to stop.
+pub fn stopped() -> Error {
+    Error::new(ErrorKind::Resumable, "stopped at a safe point, as asked")
+        .hint("submit the sweep again: it goes on with what is missing")
+}
+
+/// Writes an attempt's outcome: a reader sees all of the file or nothing.
+///
+/// # Errors
+/// The disk fails.
+pub fn write_outcome(folder: &AttemptFolder, outcome: &Outcome) -> Result<()> {
+    let path: &Path = &folder.outcome();
     let failed = |e: std::io::Error| Error::io("write the outcome", path, &e);
     let text =
         serde_json::to_vec_pretty(outcome).map_err(|e| Error::bug(format!("cannot write JSON: {e}")))?;

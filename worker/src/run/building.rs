@@ -9,10 +9,10 @@ use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::SilentExperts;
 
 use super::looks::{Look, behind_quantized, known_beforehand, known_of_layer, linears_of, served, waits};
-use crate::calibrate::{Observer, Statistics};
+use crate::calibrate::{Needs, Observer, Statistics};
 use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;
-use crate::network::{CacheSide, Inputs, Tap, Turn};
+use crate::network::{CacheSide, Inputs, Streaming, Tap, Turn};
 use crate::ops::Backend;
 
 /// A checkpoint that is made layer by layer.
@@ -44,6 +44,18 @@ impl<'a> Building<'a> {
     pub(super) fn passes(&self) -> usize {
         let waits = self.assignment.linears.iter().any(|linear| waits(self.assignment, linear.module));
         1 + usize::from(waits) + usize::from(behind_quantized(self.assignment))
+    }
+
+    /// How batches may go through the layers of one of several ranks.
+    pub(super) fn streaming(&self) -> Streaming {
+        if behind_quantized(self.assignment) {
+            return Streaming::LayerByLayer;
+        }
+        let is_large = |needs: Needs| needs.gram || needs.rounded_gram || needs.block_grams.is_some();
+        match self.assignment.linears.iter().any(|linear| is_large(self.observer.needs(linear.module))) {
+            true => Streaming::AheadThenLayerByLayer,
+            false => Streaming::InGroups,
+        }
     }
 
     /// Says how many tokens each sample has.

@@ -5,23 +5,36 @@ use std::path::{Path, PathBuf};
 use qlaunch_shared::audit::forbids_evaluation;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    AttemptFolder, EventBody, JobSpec, Level, NumericPath, Outcome, Status, VERSION,
+    AttemptFolder, EventBody, JobSpec, Level, Outcome, RankSummary, Status, VERSION,
 };
 use qlaunch_shared::quality::Measured;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::evaluation::evaluate;
+use super::place::{Flags, place, slurm_variables};
 use super::quantization::{as_it_is, make};
+use super::team::{Job, Team};
+use crate::comm::Communicator;
 use crate::export::add_measurement;
-use crate::ops::{CpuBackend, CpuPath};
-use crate::report::{Reporter, cpu_seconds, host_name, peak_memory};
+use crate::libraries::Places;
+use crate::ops::CpuBackend;
+use crate::probe::choose;
+use crate::report::{Reporter, cpu_seconds, host_name, peak_memory, write_outcome};
+use crate::tensor::discard;
 
-/// Runs the job of a spec file, telling the attempt's folder; the result is how it ended.
+/// Runs the job of a spec file, or one rank's share of it, telling the attempt's folder; the result is how it ended.
 ///
 /// # Errors
 /// The attempt's folder cannot be written. A failure of the job itself is told in the outcome and returned as it is.
-pub fn run(spec: &Path, attempt: &Path) -> Result<()> {
-    let folder = AttemptFolder(attempt.to_path_buf());
+pub fn run(spec: &Path, attempt: &Path, flags: &Flags) -> Result<()> {
+    let attempt = AttemptFolder(attempt.to_path_buf());
+    let slurm = slurm_variables();
+    let task = slurm.get("SLURM_PROCID").and_then(|rank| rank.parse().ok());
+    // Each rank but the first tells a folder of its own.
+    let folder = match flags.rank.or(task).unwrap_or(0) {
+        0 => attempt.clone(),
+        rank => attempt.rank(rank),
+    };
     let mut reporter = Reporter::create(folder.clone())?;
     let mut outcome = Outcome {
         version: VERSION,
@@ -39,21 +52,66 @@ pub fn run(spec: &Path, attempt: &Path) -> Result<()> {
         worker: env!("CARGO_PKG_VERSION").to_owned(),
         peak_memory: 0,
         cpu_seconds: 0.0,
+        ranks: Vec::new(),
     };
-    let result = read_spec(spec).and_then(|spec| steps(&spec, &folder, &mut outcome, &mut reporter));
+    let result = read_spec(spec).and_then(|read| {
+        outcome.candidate.clone_from(&read.candidate);
+        if let Some(obstacle) = choose(flags.device, &Places::gather())? {
+            reporter.note(Level::Warning, obstacle);
+        }
+        let place = place(flags, &slurm, read.resources.ranks, &attempt)?;
+        let team =
+            Team::gather(place, Job { spec, attempt: &attempt }, end(&read, &attempt, &folder, &outcome))?;
+        let result = steps(&read, &attempt, &team, (&mut outcome, &mut reporter));
+        team.part(result)
+    });
     reporter.end();
     if let Err(error) = &result {
-        outcome.status = match error.kind {
-            ErrorKind::Resumable => Status::Interrupted,
-            _ => Status::Failed,
-        };
-        outcome.error = Some(error.clone());
+        fail(&mut outcome, error);
     }
     outcome.phases = std::mem::take(&mut reporter.phases);
-    outcome.peak_memory = peak_memory();
-    outcome.cpu_seconds = cpu_seconds();
+    outcome.peak_memory = outcome.ranks.iter().map(|rank| rank.peak_memory).fold(peak_memory(), u64::max);
+    let others = outcome.ranks.iter().skip(1).map(|rank| rank.cpu_seconds);
+    outcome.cpu_seconds = cpu_seconds() + others.sum::<f64>();
     reporter.finish(&outcome)?;
     result
+}
+
+fn fail(outcome: &mut Outcome, error: &Error) {
+    outcome.status = match error.kind {
+        // Another try may do better: nothing is wrong with the job.
+        ErrorKind::Resumable | ErrorKind::Unreachable => Status::Interrupted,
+        _ => Status::Failed,
+    };
+    outcome.error = Some(error.clone());
+}
+
+/// How a rank ends that still computes while the others are gone: without what it was doing, and with the reason.
+fn end(
+    spec: &JobSpec,
+    attempt: &AttemptFolder,
+    folder: &AttemptFolder,
+    outcome: &Outcome,
+) -> impl FnOnce(Error) + Send + 'static {
+    let out = spec.quantize.as_ref().map(|step| step.out.clone().unwrap_or_else(|| attempt.checkpoint()));
+    // Another rank's checkpoint is taken back by that rank.
+    let out = out.filter(|_| attempt == folder);
+    let (folder, mut outcome) = (folder.clone(), outcome.clone());
+    move |error| {
+        if let Some(out) = &out {
+            discard(out);
+        }
+        fail(&mut outcome, &error);
+        if let Err(unwritten) = write_outcome(&folder, &outcome) {
+            tracing::error!("{unwritten}");
+        }
+        tracing::error!("{error}");
+        #[expect(
+            clippy::exit,
+            reason = "the thread that computes looks at nothing, and cannot be ended alone"
+        )]
+        std::process::exit(i32::from(error.exit_code()));
+    }
 }
 
 fn read_spec(path: &Path) -> Result<JobSpec> {
@@ -75,13 +133,11 @@ fn read_spec(path: &Path) -> Result<JobSpec> {
 fn steps(
     spec: &JobSpec,
     attempt: &AttemptFolder,
-    outcome: &mut Outcome,
-    reporter: &mut Reporter,
+    team: &Team,
+    (outcome, reporter): (&mut Outcome, &mut Reporter),
 ) -> Result<()> {
-    outcome.candidate.clone_from(&spec.candidate);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let threads = spec.resources.threads.unwrap_or(cores).max(1);
-    let numeric_path = spec.resources.numeric_path.unwrap_or_else(NumericPath::detect);
+    let threads = team.threads(spec.resources.threads)?;
+    let numeric_path = team.numeric_path(spec.resources.numeric_path)?;
     outcome.threads = threads;
     outcome.numeric_path = Some(numeric_path);
     reporter.tell(EventBody::Started {
@@ -97,13 +153,20 @@ fn steps(
         .num_threads(threads)
         .build()
         .map_err(|e| Error::input(format!("cannot start {threads} threads: {e}")))?;
-    pool.install(|| work(spec, attempt, &backend, outcome, reporter))
+    pool.install(|| work(spec, attempt, (&backend, team.comm()), outcome, reporter))?;
+    let (rank, size) = (team.comm().rank(), team.comm().size());
+    if size > 1 {
+        let (peak_memory, cpu_seconds) = (peak_memory(), cpu_seconds());
+        outcome.ranks =
+            team.summaries(&RankSummary { rank, host: host_name(), threads, peak_memory, cpu_seconds })?;
+    }
+    Ok(())
 }
 
 fn work(
     spec: &JobSpec,
     attempt: &AttemptFolder,
-    backend: &CpuBackend,
+    (backend, comm): (&CpuBackend, &dyn Communicator),
     outcome: &mut Outcome,
     reporter: &mut Reporter,
 ) -> Result<()> {
@@ -111,13 +174,16 @@ fn work(
     if let Some(step) = &spec.quantize {
         let model = Model::open(&spec.model)?;
         let out = step.out.clone().unwrap_or_else(|| attempt.checkpoint());
-        let made = make(backend, &model, step, &out, reporter)?;
-        outcome.checkpoint = Some(made.checkpoint);
-        outcome.calibration = made.calibration;
-        outcome.gates = made.gates;
-        outcome.quality = Some(made.quality);
+        if let Some(made) = make(backend, (&model, comm), step, &out, reporter)? {
+            outcome.checkpoint = Some(made.checkpoint);
+            outcome.calibration = made.calibration;
+            outcome.gates = made.gates;
+            outcome.quality = Some(made.quality);
+        }
         evaluated = out;
-        if outcome.gates.iter().any(forbids_evaluation) {
+        // The first rank has audited what all have made, and all go on with it or none.
+        let forbidden = u8::from(outcome.gates.iter().any(forbids_evaluation));
+        if comm.broadcast(0, vec![forbidden])? != [0] {
             if spec.evaluate.is_some() {
                 reporter.note(Level::Warning, "a gate failed: the checkpoint is not evaluated");
             }
@@ -126,10 +192,10 @@ fn work(
     }
     let Some(step) = &spec.evaluate else { return Ok(()) };
     let checkpoint = step.checkpoint.as_ref().unwrap_or(&evaluated);
-    if outcome.checkpoint.is_none() {
+    if outcome.checkpoint.is_none() && comm.rank() == 0 {
         outcome.checkpoint = as_it_is(&Model::open_any(checkpoint)?).ok();
     }
-    let evaluation = evaluate(backend, checkpoint, &spec.model, step, (attempt, reporter))?;
+    let evaluation = evaluate((backend, comm), checkpoint, &spec.model, step, (attempt, reporter))?;
     outcome.evaluation = Some(evaluation.clone());
     // Somebody else's checkpoint is measured and left as it is.
     if outcome.quality.is_some() && step.checkpoint.is_none() {

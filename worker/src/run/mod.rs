@@ -5,6 +5,9 @@ mod data;
 mod evaluation;
 mod job;
 mod looks;
+mod place;
 mod quantization;
+mod team;
 
 pub use job::run;
+pub use place::Flags;

@@ -8,4 +8,4 @@ mod writer;
 
 pub use dtype::DType;
 pub use mapped::{Mapped, MappedCheckpoint};
-pub use writer::Writer;
+pub use writer::{Writer, discard};

@@ -72,6 +72,57 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Joins a checkpoint that another process of the same job has created, to write some of its tensors.
+    ///
+    /// # Errors
+    /// It is not there, or of another layout.
+    pub fn join(folder: &Path, layout: &Layout) -> Result<Self> {
+        let partial = folder.join(PARTIAL);
+        let open = |shard: &Shard| {
+            let path = partial.join(&shard.file);
+            let failed = |e: std::io::Error| Error::io("open the weights of another rank", &path, &e);
+            let file = File::options().write(true).open(&path).map_err(failed)?;
+            match file.metadata().map_err(failed)?.len() == shard.bytes {
+                true => Ok((path, file)),
+                false => Err(Error::bug("another rank planned another checkpoint").at(&path)),
+            }
+        };
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            shards: layout.shards.iter().map(open).collect::<Result<_>>()?,
+            partial,
+            is_ours: false,
+            slots: slots(layout),
+            companions: Vec::new(),
+            // Who created it publishes it, or takes it back.
+            published: true,
+        })
+    }
+
+    /// Brings what was written to the disk, and says what it was.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn sync(&self) -> Result<Vec<String>> {
+        for (path, file) in &self.shards {
+            file.sync_all().map_err(|e| Error::io("write the weights", path, &e))?;
+        }
+        let written = self.slots.iter().filter(|(_, slot)| slot.written.load(Ordering::Relaxed));
+        Ok(written.map(|(name, _)| name.clone()).collect())
+    }
+
+    /// Counts a tensor as written that another process wrote.
+    ///
+    /// # Errors
+    /// It is not of the layout, or was written twice.
+    pub fn count(&self, name: &str) -> Result<()> {
+        let slot = self.slots.get(name).ok_or_else(|| Error::bug("the tensor was not planned").key(name))?;
+        match slot.written.swap(true, Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::bug("the tensor was written twice").key(name)),
+        }
+    }
+
     /// Writes a tensor at its place; from any thread.
     ///
     /// # Errors
@@ -161,6 +212,12 @@ impl Drop for Writer {
             let _ = std::fs::remove_dir(&self.folder);
         }
     }
+}
+
+/// Takes back an unfinished checkpoint for a process that has no time to end in order.
+pub fn discard(folder: &Path) {
+    // What cannot be removed is named to whoever writes there next.
+    let _ = std::fs::remove_dir_all(folder.join(PARTIAL));
 }
 
 /// Checks that the folder is absent or empty; makes it if absent, and says so.
@@ -278,6 +335,26 @@ mod tests {
         let error = Writer::create(work.path(), &layout(100)).unwrap_err();
         assert!(error.message.contains("not empty"), "{error}");
         assert_eq!(entries(work.path()), ["mine"]);
+    }
+
+    #[test]
+    fn what_a_joined_process_writes_is_published_by_the_one_that_created() {
+        let work = tempfile::tempdir().unwrap();
+        let out = work.path().join("out");
+        assert!(Writer::join(&out, &layout(4)).is_err());
+        let writer = Writer::create(&out, &layout(4)).unwrap();
+        assert!(Writer::join(&out, &layout(100)).is_err());
+        let other = Writer::join(&out, &layout(4)).unwrap();
+        other.write("b", &[5, 6, 7, 8]).unwrap();
+        writer.write("a", &[1, 2, 3, 4]).unwrap();
+        let written = other.sync().unwrap();
+        assert_eq!(written, ["b"]);
+        drop(other);
+        written.iter().try_for_each(|name| writer.count(name)).unwrap();
+        assert!(writer.count("b").is_err());
+        writer.publish().unwrap();
+        let mapped = super::super::MappedCheckpoint::open(CheckpointFiles::open(&out).unwrap()).unwrap();
+        assert_eq!(mapped.tensor("b").unwrap().bytes, [5, 6, 7, 8]);
     }
 
     #[test]

@@ -1,0 +1,8 @@
+//! What this node has: devices, driver, libraries, memory, instruction sets.
+
+mod choose;
+mod host;
+mod report;
+
+pub use choose::{DeviceChoice, choose};
+pub use report::{Probe, probe};
