@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::doctor::DoctorArgs;
 use super::eval::EvalArgs;
 use super::plan::PlanArgs;
 use super::portfolio::PortfolioArgs;
@@ -62,4 +63,6 @@ pub enum Command {
     Eval(EvalArgs),
     /// List, show, check, compare and start recipes.
     Recipe(RecipeArgs),
+    /// Tell what of this machine works, and what to do about the rest.
+    Doctor(DoctorArgs),
 }

@@ -6,7 +6,7 @@ use clap::Parser;
 use qlaunch_shared::{Error, Result};
 
 use super::arguments::{Arguments, Command, Format};
-use super::{eval, plan, portfolio, quantize, recipe, submit};
+use super::{doctor, eval, plan, portfolio, quantize, recipe, submit};
 use crate::config::Surroundings;
 use crate::ui::{Screen, error};
 
@@ -45,6 +45,7 @@ fn run(command: Command, context: &mut Context) -> Result<u8> {
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Recipe(args) => recipe::run(args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod arguments;
+mod doctor;
 mod eval;
 mod main;
 mod plan;
