@@ -79,7 +79,7 @@ pub fn choose(choice: DeviceChoice, places: &Places) -> Result<Option<String>> {
         Err(Obstacle::Fault(error)) => error,
         Ok(devices) if devices.is_empty() => Error::input("the driver sees no GPU")
             .hint("ask the scheduler for one, or look at `CUDA_VISIBLE_DEVICES`"),
-        Ok(_) => Error::input("this worker has no kernels for GPUs").hint("use `--device cpu`"),
+        Ok(_) => Error::input("jobs do not run on GPUs yet").hint("use `--device cpu`"),
     };
     match choice {
         DeviceChoice::Cuda => Err(refusal.context("no GPU can be used")),

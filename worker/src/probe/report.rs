@@ -75,7 +75,7 @@ pub fn probe(places: &Places) -> Probe {
     match asked {
         Ok(found) if found.is_empty() => "the driver sees no GPU".clone_into(&mut why),
         Ok(found) => {
-            "this worker has no kernels for GPUs".clone_into(&mut why);
+            "jobs do not run on GPUs yet".clone_into(&mut why);
             devices = found;
         }
         Err(Obstacle::NoDriver) => {}
