@@ -51,7 +51,9 @@ macro_rules! formats {
 formats! {
     fp8_with_fp8_cache: "tiny-llama" "fp8-kv_fp8" "fp8" "fp8" => Asked::Bytes;
     nvfp4_with_fp8_cache: "tiny-llama" "nvfp4-kv_fp8" "nvfp4" "fp8" => Asked::Bytes;
-    #[ignore = "open: perplexity 0.54% above ModelOpt's, 0.5% is asked"]
+    // ModelOpt's figure, 153.80, is of weights before its export gives fused ones a common scale. With common ones ModelOpt itself
+    // has 154.28, and scales of inputs that are one bf16 step off move it between 154.00 and 154.54. Ours is 154.63.
+    #[ignore = "open: perplexity 0.54% above ModelOpt's before export, 0.5% is asked; 0.22% above that of what it exports"]
     nvfp4_with_nvfp4_cache: "tiny-llama" "nvfp4-kv_nvfp4" "nvfp4" "nvfp4" => Asked::Bytes;
     nvfp4_in_the_mlp: "tiny-llama" "nvfp4_mlp_only" "nvfp4_mlp_only" => Asked::Bytes;
     nvfp4_in_the_mlp_with_fp8_cache: "tiny-llama" "nvfp4_mlp_only-kv_fp8" "general/ptq/nvfp4_mlp_only-kv_fp8" => Asked::Bytes;
