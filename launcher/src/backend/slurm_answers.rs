@@ -10,7 +10,8 @@ mkdir -p -- "$folder" || exit 1
 exec 9> "$folder/submit.lock" || exit 1
 flock -w 100 9 2>/dev/null
 [ ! -s "$folder/submitted" ] || { cat -- "$folder/submitted"; exit 0; }
-queued() { squeue -h -a -t all -u "$(id -un)" -n "$name" -o %i 2>/dev/null | grep -E '^[0-9]' | tail -n 1; }
+# A job that SLURM refused is in the queue for a while, too.
+queued() { squeue -h -a -t all -u "$(id -un)" -n "$name" -o '%i %T %r' 2>/dev/null | sed -n -e '/ BadConstraints$/d' -e 's/^\([0-9][^ ]*\) .*/\1/p' | tail -n 1; }
 id=$(queued)
 if [ -z "$id" ]; then
   for variable in $(env | sed -n 's/^\(SBATCH_[A-Z0-9_]*\|SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
@@ -42,8 +43,8 @@ if [ -d "$folder" ]; then
   flock -w 100 9 2>/dev/null
   [ ! -s "$folder/submitted" ] || { cat -- "$folder/submitted"; exit 0; }
 fi
-rows=$(squeue -h -a -t all -u "$(id -un)" -n "$name" -o %i) || exit 91
-id=$(printf '%s\n' "$rows" | grep -E '^[0-9]' | tail -n 1)
+rows=$(squeue -h -a -t all -u "$(id -un)" -n "$name" -o '%i %T %r') || exit 91
+id=$(printf '%s\n' "$rows" | sed -n -e '/ BadConstraints$/d' -e 's/^\([0-9][^ ]*\) .*/\1/p' | tail -n 1)
 [ -n "$id" ] || id=$(sacct -n -P -X -S now-30days -u "$(id -un)" --name "$name" -o JobID 2>/dev/null | grep -E '^[0-9]' | tail -n 1)
 [ -z "$id" ] || printf '%s\n' "$id"
 "#;

@@ -36,7 +36,7 @@ const UNKNOWN: [&str; 8] = [
 ];
 
 /// Texts of final refusals, what they mean, and what to do; `{}` stands for the cluster's name.
-const FINAL: [(&str, &str, &str); 15] = [
+const FINAL: [(&str, &str, &str); 16] = [
     (
         "Invalid partition name",
         "there is no such partition",
@@ -80,6 +80,11 @@ const FINAL: [(&str, &str, &str); 15] = [
     ),
     (
         "CPU count per node can not be satisfied",
+        "no node has so many CPUs",
+        "set `slurm.cpus`; `sinfo -o '%P %c'` there shows them",
+    ),
+    (
+        "More processors requested than permitted",
         "no node has so many CPUs",
         "set `slurm.cpus`; `sinfo -o '%P %c'` there shows them",
     ),
@@ -147,7 +152,12 @@ mod tests {
     use super::*;
 
     /// Verbatim from SLURM 22.05, and what a person must be told.
-    const VERBATIM: [(&str, &str, &str); 12] = [
+    const VERBATIM: [(&str, &str, &str); 13] = [
+        (
+            "sbatch: error: Batch job submission failed: More processors requested than permitted",
+            "so many CPUs",
+            "slurm.cpus",
+        ),
         (
             "sbatch: error: invalid partition specified: nosuch\nsbatch: error: Batch job submission failed: Invalid partition name specified",
             "no such partition",

@@ -40,6 +40,8 @@ pub struct Drive<'a, B, T> {
     pub(super) held_until: Option<Instant>,
     /// Distinguishes this run from another one that lay in the same folder before.
     pub(super) birth: u64,
+    /// Whether the journal has a line.
+    begun: bool,
     journal: Journal,
     requests: Requests,
     grace: u64,
@@ -91,6 +93,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
             between_polls: setup.pace.least,
             held_until: None,
             birth: lines.first().map_or_else(now, |line| line.at),
+            begun: !lines.is_empty(),
             journal,
             requests: Requests::of(&run.folder),
             grace: setup.policy.grace,
@@ -198,7 +201,10 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
 
     /// Writes an entry and lets it change the state.
     pub(super) fn note(&mut self, entry: Entry) -> Result<()> {
-        let line = self.journal.append(now(), entry)?;
+        // The first line is as old as the run: names of jobs are made from it.
+        let at = if self.begun { now() } else { self.birth };
+        self.begun = true;
+        let line = self.journal.append(at, entry)?;
         self.state = apply(std::mem::take(&mut self.state), &line);
         // Something happens: the scheduler is asked often again.
         self.between_polls = self.setup.pace.least;

@@ -1,5 +1,6 @@
 #!/bin/sh
 # A worker that only pretends: what it does for a candidate stands in the file $FAKE/CANDIDATE.
+[ "${1:-}" != --version ] || { echo "qlaunch-worker fake"; exit 0; }
 while [ $# -gt 0 ]; do
   case "$1" in --spec) spec=$2; shift ;; --attempt) attempt=$2; shift ;; esac
   shift
