@@ -217,3 +217,31 @@ fn a_dry_run_shows_the_scripts_byte_for_byte_and_touches_nothing() {
         assert_eq!(written, shown);
     }
 }
+
+#[test]
+fn secrets_reach_the_job_and_nothing_else() {
+    let cluster = Cluster::new();
+    let profile = "kind = \"slurm\"\npoll_seconds = 0.2\nsecrets = [\"HF_TOKEN\"]\n\
+        environment = { GREETING = \"it's me\" }\n[slurm]\nlag_seconds = 0.3\n";
+    fs::write(cluster.0.path("clusters/pretended.toml"), profile).unwrap();
+    let refused = cluster.submit();
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("`HF_TOKEN` has no value here"), "{}", refused.stderr);
+    let secret = "hf_verysecretindeed";
+    let submit = ["submit", "--cluster", "pretended", "sweep.yaml"];
+    let ran = cluster.0.read(cluster.command(&submit).env("HF_TOKEN", secret).output().unwrap());
+    cluster.assert_done_once(&ran);
+    let got = fs::read_to_string(cluster.0.path("fake/environment")).unwrap();
+    assert_eq!(got.lines().next(), Some("it's me 19"), "what the worker found, and how long the secret is");
+    let dry = ["submit", "--cluster", "pretended", "--dry-run", "sweep.yaml"];
+    let dry = cluster.0.read(cluster.command(&dry).env("HF_TOKEN", secret).output().unwrap());
+    assert!(!dry.stdout.contains(secret) && !dry.stderr.contains(secret) && !ran.stderr.contains(secret));
+    let output = Command::new("grep").args(["-rl", secret]).arg(cluster.0.folder.path()).output().unwrap();
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found: Vec<&str> = found.lines().collect();
+    let [file] = found[..] else {
+        panic!("the secret stands in {found:?}");
+    };
+    assert!(file.ends_with("qlaunch/secrets-pretended.env"), "{file}");
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -17,6 +17,8 @@ fn private_example(folder: &Path) {
     let output =
         std::process::Command::new("cp").arg("-r").arg(existing("examples")).arg(folder).output().unwrap();
     assert!(output.status.success());
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(folder.join("examples"), private).unwrap();
 }
 
 #[test]

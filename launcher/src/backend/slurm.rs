@@ -14,6 +14,10 @@ use super::slurm_refusal::{Refusal, refusal};
 use crate::journal::{Ending, Handle, Loss};
 use crate::transport::{CommandOutput, Transport};
 
+/// The reason of a job that SLURM dropped because what it waited for has failed. One that a person cancels while it waits
+/// keeps the reason `Dependency`.
+const DROPPED: &str = "DependencyNeverSatisfied";
+
 /// SLURM of one cluster.
 #[derive(Debug)]
 pub struct Slurm<T> {
@@ -103,7 +107,7 @@ impl<T: Transport> Slurm<T> {
 
 /// Whether SLURM says that somebody took a job back, rather than that its dependency failed.
 fn is_cancelled(row: &Row) -> bool {
-    row.state.starts_with("CANCELLED") && !row.reason.contains("Dependency")
+    row.state.starts_with("CANCELLED") && row.reason != DROPPED
 }
 
 /// Whoever cancels a job by hand does not want it back.
@@ -141,7 +145,7 @@ fn without_witness(row: Option<&Row>, ticket: &Ticket) -> Ending {
                 .at(&log)
                 .hint("give it more: `slurm.memory` in the cluster's profile"),
         },
-        "CANCELLED" if row.reason.contains("Dependency") => {
+        "CANCELLED" if row.reason == DROPPED => {
             Ending::Unstarted { error: error(format!("the scheduler dropped it: {}", row.reason)) }
         }
         "CANCELLED" => cancelled(row),

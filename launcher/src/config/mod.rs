@@ -11,4 +11,4 @@ pub use embedded::{template, template_names};
 pub use library::library;
 pub use profile::{Kind, Profile, SlurmProfile, SshProfile, WorkerBuild};
 pub use settings::{Overrides, Settings, known_clusters};
-pub use surroundings::Surroundings;
+pub use surroundings::{Secrets, Surroundings};

@@ -132,7 +132,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
 }
 
 /// A value as one word of a POSIX shell, whatever is in it.
-fn quote(value: &str) -> String {
+pub fn quote(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     match !value.is_empty() && value.chars().all(plain) {
         true => value.to_owned(),

@@ -1,6 +1,6 @@
 //! Carries out a planned run: the one place where the asynchronous edges are started and waited for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use qlaunch_shared::protocol::RunFolder;
@@ -10,10 +10,10 @@ use super::drive::Drive;
 use super::listener::Listener;
 use super::site::{Pace, Site, block_on};
 use crate::backend::{Backend, Processes, Slurm};
-use crate::config::{Kind, Settings, Surroundings, template};
+use crate::config::{Kind, Secrets, Settings, Surroundings, template};
 use crate::engine::{Policy, State};
 use crate::journal::{Entry, Journal, Line};
-use crate::plan::{Extras, PlannedRun};
+use crate::plan::{Extras, PlannedRun, quote};
 use crate::ship::{Upload, portable_worker, ship_worker, worker_binary};
 use crate::transport::Transport;
 
@@ -36,6 +36,8 @@ pub struct Setup {
     pub worker: PathBuf,
     /// The worker as it has to be sent there, where that is another host.
     pub shipping: Option<Upload>,
+    /// Names of the secrets that jobs need, and the values of those that are known here.
+    pub secrets: (Vec<String>, Secrets),
     /// Rules for the engine.
     pub policy: Policy,
     /// How often jobs are looked at.
@@ -80,6 +82,11 @@ impl Setup {
             Some(workspace) => Some(portable_worker(workspace, &local, settings)?),
         };
         let worker = shipping.as_ref().map_or(local, |file| file.to.clone());
+        let mut extras = Extras::of(profile);
+        if let Some(workspace) = site.workspace.as_ref().filter(|_| !profile.secrets.is_empty()) {
+            let file = workspace.join(format!("secrets-{}.env", settings.cluster));
+            extras.secrets = Some(file.display().to_string());
+        }
         let near = profile.kind == Kind::Local;
         Ok(Self {
             cluster: settings.cluster.clone(),
@@ -87,7 +94,8 @@ impl Setup {
             site,
             template,
             template_origin,
-            extras: Extras::of(profile),
+            extras,
+            secrets: (profile.secrets.clone(), around.secrets.of(&profile.secrets).0),
             worker,
             shipping,
             policy: Policy {
@@ -119,10 +127,30 @@ impl Setup {
     /// # Errors
     /// A link that stays lost, a worker that does not run there.
     pub async fn ship(&self) -> Result<()> {
-        match &self.shipping {
-            None => Ok(()),
-            Some(file) => ship_worker(&self.site.host, file, &self.cluster).await,
+        if let Some(file) = &self.shipping {
+            ship_worker(&self.site.host, file, &self.cluster).await?;
         }
+        match &self.extras.secrets {
+            None => Ok(()),
+            Some(path) => self.ship_secrets(path.as_ref()).await,
+        }
+    }
+
+    /// Secrets travel through the connection into a file that only its owner can read: no script, argument or journal
+    /// ever holds them. Where one is not known here, what was brought earlier serves.
+    async fn ship_secrets(&self, path: &Path) -> Result<()> {
+        let (names, known) = &self.secrets;
+        let missing = names.iter().find(|name| !known.iter().any(|(other, _)| other == name.as_str()));
+        if let Some(name) = missing {
+            return match self.site.host.exists(path).await? {
+                true => Ok(()),
+                false => Err(Error::input(format!("the secret `{name}` has no value here"))
+                    .key("secrets")
+                    .hint(format!("`export {name}=…`, or take it out of the cluster's profile"))),
+            };
+        }
+        let lines = known.iter().map(|(name, value)| format!("export {name}={}\n", quote(value)));
+        self.site.host.write_private(path, lines.collect::<String>().as_bytes()).await
     }
 
     /// Whether jobs outlive a launcher that is asked to stop.

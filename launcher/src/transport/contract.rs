@@ -52,6 +52,9 @@ pub trait Transport {
     /// Writes a file whole or not at all, with the folders above it.
     fn write(&self, path: &Path, bytes: &[u8]) -> impl Future<Output = Result<()>>;
 
+    /// Writes a file that nobody but its owner can read, whole or not at all.
+    fn write_private(&self, path: &Path, bytes: &[u8]) -> impl Future<Output = Result<()>>;
+
     /// Adds bytes to a file that has `size` bytes, with the folders above it; returns its size afterwards. A file of
     /// another size is left as it is.
     fn append(&self, path: &Path, size: u64, bytes: &[u8]) -> impl Future<Output = Result<u64>>;

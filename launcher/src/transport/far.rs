@@ -13,7 +13,7 @@ use super::ssh::{Question, Ssh};
 const WRITE: &str = r#"
 mkdir -p -- "$(dirname -- "$1")" && part="$1.partial.$$" || exit 1
 umask 077
-cat > "$part" && [ "$(wc -c < "$part")" -eq "$2" ] && chmod 644 "$part" && mv -f -- "$part" "$1" || { rm -f -- "$part"; exit 1; }
+cat > "$part" && [ "$(wc -c < "$part")" -eq "$2" ] && chmod "$3" "$part" && mv -f -- "$part" "$1" || { rm -f -- "$part"; exit 1; }
 "#;
 
 const APPEND: &str = r#"
@@ -93,7 +93,13 @@ impl Transport for Ssh {
     }
 
     async fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let arguments = [&*text(path), &bytes.len().to_string()];
+        let arguments = [&*text(path), &bytes.len().to_string(), "644"];
+        let question = Question { input: bytes, ..question(WRITE, &arguments) };
+        self.done("write", path, question).await.map(drop)
+    }
+
+    async fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let arguments = [&*text(path), &bytes.len().to_string(), "600"];
         let question = Question { input: bytes, ..question(WRITE, &arguments) };
         self.done("write", path, question).await.map(drop)
     }

@@ -36,6 +36,10 @@ impl Transport for Host {
         either!(self, write(path, bytes))
     }
 
+    async fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        either!(self, write_private(path, bytes))
+    }
+
     async fn append(&self, path: &Path, size: u64, bytes: &[u8]) -> Result<u64> {
         either!(self, append(path, size, bytes))
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as Io, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -36,6 +36,22 @@ impl Transport for Local {
             drop(fs::remove_file(&partial));
             Error::io("write", path, &error)
         })
+    }
+
+    async fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            self.make_folder(folder).await?;
+        }
+        let partial = path.with_extension("partial");
+        let written = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&partial)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&partial, path));
+        written.map_err(|error| Error::io("write", path, &error))
     }
 
     async fn append(&self, path: &Path, size: u64, bytes: &[u8]) -> Result<u64> {

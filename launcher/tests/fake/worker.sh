@@ -11,6 +11,7 @@ perplexity=$(cat "$FAKE/$candidate.perplexity" 2>/dev/null || echo 100.0)
 bytes=$(cat "$FAKE/$candidate.bytes" 2>/dev/null || echo 10251264)
 gate=$(cat "$FAKE/$candidate.gate" 2>/dev/null || echo pass)
 echo "$candidate" >> "$FAKE/ran"
+[ -z "${HF_TOKEN:-}" ] || echo "$GREETING ${#HF_TOKEN}" >> "$FAKE/environment"
 sequence=0
 
 say() {
