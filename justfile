@@ -34,6 +34,11 @@ bitsandbytes:
     cargo build --workspace --locked
     tests/bitsandbytes/run.sh
 
+# A real SLURM behind a real jump host, on this machine.
+cluster *FLAGS:
+    cargo build --workspace --locked
+    tests/cluster/run.sh {{FLAGS}}
+
 # Speed, against torch and memcpy in the same run.
 bench:
     for bench in benches/*/run.sh; do $bench; done

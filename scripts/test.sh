@@ -86,6 +86,7 @@ lane "docs" documentation
 lane "main job" main_job
 lane "modelopt recipes" tests/modelopt/run.sh
 lane "fuzz" fuzz
+lane "cluster" tests/cluster/run.sh $full
 lane "serving" serving
 lane "bitsandbytes" tests/bitsandbytes/run.sh
 if [ "$full" = --full ] || command -v cargo-deny >/dev/null; then

@@ -2,6 +2,7 @@
 
 pub mod broken;
 pub mod checkpoint;
+pub mod cluster;
 pub mod house;
 pub mod places;
 pub mod programs;

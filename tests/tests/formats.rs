@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use qlaunch::journal;
+use qlaunch::plan::Saved;
 use qlaunch_shared::protocol::{Event, EventBody, JobSpec, Outcome, Status};
 use qlaunch_shared::sweep::{Goal, read_sweep};
 use qlaunch_tests::places::{golden, read_json};
@@ -97,9 +98,19 @@ fn a_journal_of_version_1_is_understood_whole_and_its_torn_tail_is_tolerated() {
 }
 
 #[test]
+fn a_submitted_run_of_version_1_is_understood_whole() {
+    let work = tempfile::tempdir().unwrap();
+    let file = golden("plan/run-v1.json");
+    std::fs::copy(&file, work.path().join("run.json")).unwrap();
+    let saved = Saved::read(work.path()).unwrap();
+    assert_eq!(saved.run.folder, work.path(), "it lies where it is read");
+    assert_eq!(serde_json::to_value(&saved).unwrap(), read_json(&file), "something was lost or renamed");
+}
+
+#[test]
 fn every_golden_of_a_format_is_read_by_a_test() {
     let own = include_str!("formats.rs");
-    for folder in ["protocol", "sweep", "journal"] {
+    for folder in ["protocol", "sweep", "journal", "plan"] {
         for entry in std::fs::read_dir(golden(folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let path = Path::new(folder).join(&name);

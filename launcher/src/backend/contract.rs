@@ -14,6 +14,10 @@ pub struct Ticket {
     pub folder: PathBuf,
     /// Which try, from 1.
     pub attempt: u32,
+    /// How often the scheduler started this attempt again by itself; each time has a folder of its own.
+    pub restart: u32,
+    /// What the attempt is recognised by on its host: no other attempt of any run has it. Letters, digits, `-`, `.`, `_`.
+    pub token: String,
 }
 
 impl Ticket {
@@ -22,14 +26,27 @@ impl Ticket {
         JobFolder(self.folder.clone())
     }
 
-    /// The attempt's folder.
+    /// The folder that the attempt's newest start writes to.
     pub fn attempt(&self) -> AttemptFolder {
+        match self.restart {
+            0 => self.first(),
+            restart => {
+                let mut path = self.first().0.into_os_string();
+                path.push(format!(".{restart}"));
+                AttemptFolder(path.into())
+            }
+        }
+    }
+
+    /// The folder of the attempt's first start, where its log is too.
+    pub fn first(&self) -> AttemptFolder {
         self.job().attempt(self.attempt)
     }
 
-    /// What the attempt is recognised by on its host: no other attempt of any run has it.
-    pub fn token(&self) -> String {
-        self.attempt().0.display().to_string()
+    /// The same attempt, started again so often.
+    #[must_use]
+    pub fn restarted(&self, restart: u32) -> Self {
+        Self { restart, ..self.clone() }
     }
 }
 
@@ -37,25 +54,46 @@ impl Ticket {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Poll {
     /// It is waiting or running.
-    Running,
+    Running {
+        /// How often the scheduler started it again.
+        restart: u32,
+        /// What it waits for, if it does not run.
+        waiting: Option<String>,
+    },
     /// It is over.
-    Ended(Ending),
+    Ended {
+        /// How often the scheduler started it again.
+        restart: u32,
+        /// How it ended.
+        ending: Ending,
+    },
+}
+
+/// What a backend says to a job that is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handed {
+    /// It is taken.
+    Taken(Handle),
+    /// Not now: a limit on jobs is reached.
+    Later(String),
 }
 
 /// A place where jobs run.
+///
+/// An error of the kind `Unreachable` says that nobody knows whether it was done.
 pub trait Backend {
-    /// Hands over an attempt whose `spec.json` and `job.sh` are in place.
-    fn submit(&self, ticket: &Ticket) -> impl Future<Output = Result<Handle>>;
+    /// Hands over an attempt whose `spec.json` and `job.sh` are in place; it starts when all of `after` have ended well.
+    fn submit(&self, ticket: &Ticket, after: &[Handle]) -> impl Future<Output = Result<Handed>>;
 
     /// Looks for an attempt that may have been handed over by a launcher that died before it could note so.
     fn find(&self, ticket: &Ticket) -> impl Future<Output = Result<Option<Handle>>>;
 
-    /// Asks what became of an attempt.
-    fn poll(&self, ticket: &Ticket, handle: &Handle) -> impl Future<Output = Result<Poll>>;
+    /// Asks what became of attempts, all of them at once; answers in the order of the questions.
+    fn poll(&self, asked: &[(Ticket, Handle)]) -> impl Future<Output = Result<Vec<Poll>>>;
 
     /// Asks an attempt to stop at a safe point.
-    fn cancel(&self, handle: &Handle) -> impl Future<Output = Result<()>>;
+    fn cancel(&self, ticket: &Ticket, handle: &Handle) -> impl Future<Output = Result<()>>;
 
     /// Ends an attempt at once.
-    fn kill(&self, handle: &Handle) -> impl Future<Output = Result<()>>;
+    fn kill(&self, ticket: &Ticket, handle: &Handle) -> impl Future<Output = Result<()>>;
 }

@@ -3,7 +3,12 @@
 mod contract;
 mod ending;
 mod process;
+mod slurm;
+mod slurm_answers;
+mod slurm_queue;
+mod slurm_refusal;
 
-pub use contract::{Backend, Poll, Ticket};
-pub use ending::ending;
+pub use contract::{Backend, Handed, Poll, Ticket};
+pub use ending::{ending, witnessed};
 pub use process::Processes;
+pub use slurm::Slurm;

@@ -2,7 +2,7 @@
 
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use super::contract::{Backend, Poll, Ticket};
+use super::contract::{Backend, Handed, Poll, Ticket};
 use super::ending::ending;
 use crate::journal::Handle;
 use crate::transport::Transport;
@@ -61,13 +61,13 @@ impl<T: Transport> Processes<T> {
 
     /// Whether the very process still runs: same boot, same start, not a zombie.
     async fn alive(&self, handle: &Handle) -> Result<bool> {
-        let Handle::Process { pid, started, boot } = handle;
+        let Handle::Process { pid, started, boot } = handle else { return Ok(false) };
         let same = self.stat(*pid).await?.is_some_and(|stat| stat.started == *started && stat.state != 'Z');
         Ok(same && self.boot().await? == *boot)
     }
 
     async fn signal(&self, handle: &Handle, signal: &str) -> Result<()> {
-        let Handle::Process { pid, .. } = handle;
+        let Handle::Process { pid, .. } = handle else { return Ok(()) };
         if self.alive(handle).await? {
             // To the whole group: the script waits for the worker, the worker stops.
             self.transport.shell("kill -s \"$1\" -- \"-$2\"", &[signal, &pid.to_string()]).await?;
@@ -77,22 +77,23 @@ impl<T: Transport> Processes<T> {
 }
 
 impl<T: Transport> Backend for Processes<T> {
-    async fn submit(&self, ticket: &Ticket) -> Result<Handle> {
+    // A process cannot be told to wait for another one: the engine hands candidates over when their baselines are done.
+    async fn submit(&self, ticket: &Ticket, _after: &[Handle]) -> Result<Handed> {
         let folder = ticket.folder.display().to_string();
         let attempt = ticket.attempt.to_string();
-        let output = self.transport.shell(START, &[&folder, &attempt, &ticket.token()]).await?;
+        let output = self.transport.shell(START, &[&folder, &attempt, &ticket.token]).await?;
         let refused = |why: &str| Error::new(ErrorKind::Refused, format!("the job did not start: {why}"));
         let pid = output.stdout.trim().parse::<u32>().ok().filter(|_| output.code == Some(0));
         let pid = pid.ok_or_else(|| refused(output.stderr.trim()).at(&ticket.folder))?;
         match self.handle(pid).await? {
-            Some(handle) => Ok(handle),
+            Some(handle) => Ok(Handed::Taken(handle)),
             // It is over already; a handle that matches no process makes the next poll read how it ended.
-            None => Ok(Handle::Process { pid, started: 0, boot: self.boot().await? }),
+            None => Ok(Handed::Taken(Handle::Process { pid, started: 0, boot: self.boot().await? })),
         }
     }
 
     async fn find(&self, ticket: &Ticket) -> Result<Option<Handle>> {
-        let output = self.transport.shell(FIND, &[&ticket.token()]).await?;
+        let output = self.transport.shell(FIND, &[&ticket.token]).await?;
         for pid in output.stdout.lines().filter_map(|line| line.trim().parse::<u32>().ok()) {
             // The script leads the group; the worker below it has the same environment.
             if self.stat(pid).await?.is_some_and(|stat| stat.group == pid) {
@@ -102,19 +103,23 @@ impl<T: Transport> Backend for Processes<T> {
         Ok(None)
     }
 
-    async fn poll(&self, ticket: &Ticket, handle: &Handle) -> Result<Poll> {
-        if self.alive(handle).await? {
-            return Ok(Poll::Running);
+    async fn poll(&self, asked: &[(Ticket, Handle)]) -> Result<Vec<Poll>> {
+        let mut polls = Vec::with_capacity(asked.len());
+        for (ticket, handle) in asked {
+            polls.push(match self.alive(handle).await? {
+                true => Poll::Running { restart: 0, waiting: None },
+                // The witnesses are asked after the process is known to be gone, so that they have said everything.
+                false => Poll::Ended { restart: 0, ending: ending(&self.transport, ticket).await? },
+            });
         }
-        // The witnesses are asked after the process is known to be gone, so that they have said everything.
-        Ok(Poll::Ended(ending(&self.transport, ticket).await?))
+        Ok(polls)
     }
 
-    async fn cancel(&self, handle: &Handle) -> Result<()> {
+    async fn cancel(&self, _ticket: &Ticket, handle: &Handle) -> Result<()> {
         self.signal(handle, "TERM").await
     }
 
-    async fn kill(&self, handle: &Handle) -> Result<()> {
+    async fn kill(&self, _ticket: &Ticket, handle: &Handle) -> Result<()> {
         self.signal(handle, "KILL").await
     }
 }

@@ -16,12 +16,26 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 fn ticket(folder: &Path, script: &str) -> Ticket {
     fs::write(folder.join("job.sh"), script).unwrap();
-    Ticket { folder: folder.to_owned(), attempt: 1 }
+    let token = folder.display().to_string();
+    Ticket { folder: folder.to_owned(), attempt: 1, restart: 0, token }
 }
+
+async fn submit(ticket: &Ticket) -> Handle {
+    match PROCESSES.submit(ticket, &[]).await.unwrap() {
+        Handed::Taken(handle) => handle,
+        Handed::Later(why) => panic!("a process does not wait: {why}"),
+    }
+}
+
+async fn poll(ticket: &Ticket, handle: &Handle) -> Poll {
+    PROCESSES.poll(&[(ticket.clone(), handle.clone())]).await.unwrap().remove(0)
+}
+
+const RUNNING: Poll = Poll::Running { restart: 0, waiting: None };
 
 async fn ended(ticket: &Ticket, handle: &Handle) -> Ending {
     for _ in 0..3000 {
-        if let Poll::Ended(ending) = PROCESSES.poll(ticket, handle).await.unwrap() {
+        if let Poll::Ended { ending, .. } = poll(ticket, handle).await {
             return ending;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -33,14 +47,14 @@ fn run(script: &str) -> Ending {
     let folder = tempfile::tempdir().unwrap();
     let ticket = ticket(folder.path(), script);
     block_on(async {
-        let handle = PROCESSES.submit(&ticket).await.unwrap();
+        let handle = submit(&ticket).await;
         ended(&ticket, &handle).await
     })
 }
 
 fn message(ending: &Ending) -> &str {
     match ending {
-        Ending::Failed { error } | Ending::Lost { error } => &error.message,
+        Ending::Failed { error } | Ending::Lost { error, .. } => &error.message,
         _ => "",
     }
 }
@@ -79,7 +93,7 @@ fn a_running_job_is_found_by_its_token_and_stops_when_asked() {
     let ticket = ticket(folder.path(), script);
     block_on(async {
         assert_eq!(PROCESSES.find(&ticket).await.unwrap(), None);
-        let handle = PROCESSES.submit(&ticket).await.unwrap();
+        let handle = submit(&ticket).await;
         // Between fork and exec the environment is still the shell's: ask until it is the job's.
         let mut found = None;
         for _ in 0..300 {
@@ -89,10 +103,10 @@ fn a_running_job_is_found_by_its_token_and_stops_when_asked() {
             }
         }
         assert_eq!(found.as_ref(), Some(&handle));
-        assert_eq!(PROCESSES.poll(&ticket, &handle).await.unwrap(), Poll::Running);
+        assert_eq!(poll(&ticket, &handle).await, RUNNING);
         // The script may not have set its trap yet; asking again is harmless.
-        while PROCESSES.poll(&ticket, &handle).await.unwrap() == Poll::Running {
-            PROCESSES.cancel(&handle).await.unwrap();
+        while poll(&ticket, &handle).await == RUNNING {
+            PROCESSES.cancel(&ticket, &handle).await.unwrap();
         }
         assert!(matches!(ended(&ticket, &handle).await, Ending::Interrupted | Ending::Lost { .. }));
         assert_eq!(PROCESSES.find(&ticket).await.unwrap(), None);
@@ -106,12 +120,12 @@ fn a_process_id_that_was_used_again_is_not_the_job() {
     let own = std::process::id();
     block_on(async {
         let own = PROCESSES.handle(own).await.unwrap().unwrap();
-        assert_eq!(PROCESSES.poll(&ticket, &own).await.unwrap(), Poll::Running);
-        let Handle::Process { pid, started, boot } = own;
+        assert_eq!(poll(&ticket, &own).await, RUNNING);
+        let Handle::Process { pid, started, boot } = own else { panic!("a process has a process handle") };
         let other = Handle::Process { pid, started: started + 1, boot };
-        assert!(matches!(PROCESSES.poll(&ticket, &other).await.unwrap(), Poll::Ended(_)));
+        assert!(matches!(poll(&ticket, &other).await, Poll::Ended { .. }));
         // Signals go to nobody: this test would end otherwise.
-        PROCESSES.kill(&other).await.unwrap();
+        PROCESSES.kill(&ticket, &other).await.unwrap();
     });
 }
 

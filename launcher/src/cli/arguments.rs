@@ -4,13 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::cancel::CancelArgs;
+use super::cluster::ClusterArgs;
 use super::doctor::DoctorArgs;
 use super::eval::EvalArgs;
+use super::fetch::FetchArgs;
+use super::logs::LogsArgs;
 use super::plan::PlanArgs;
 use super::portfolio::PortfolioArgs;
 use super::quantize::QuantizeArgs;
 use super::recipe::RecipeArgs;
+use super::status::StatusArgs;
 use super::submit::SubmitArgs;
+use super::watch::{RerunArgs, WatchArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,8 +59,22 @@ pub enum Format {
 pub enum Command {
     /// Make, measure and judge every candidate of a sweep file.
     Submit(SubmitArgs),
+    /// Tell how the jobs of a run are.
+    Status(StatusArgs),
+    /// Follow a run again until it is over.
+    Watch(WatchArgs),
+    /// Print the log of a job.
+    Logs(LogsArgs),
+    /// Stop jobs of a run.
+    Cancel(CancelArgs),
+    /// Run jobs of a run again.
+    Rerun(RerunArgs),
+    /// Bring checkpoints of a run home.
+    Fetch(FetchArgs),
     /// Show the portfolio of a run.
     Portfolio(PortfolioArgs),
+    /// List, show and check clusters, and log in.
+    Cluster(ClusterArgs),
     /// Tell what a recipe will do to a model, from headers alone.
     Plan(PlanArgs),
     /// Make one quantized checkpoint.

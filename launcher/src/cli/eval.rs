@@ -49,7 +49,7 @@ pub struct EvalArgs {
 pub fn run(args: &EvalArgs, context: &mut Context) -> Result<u8> {
     let overrides = Overrides { runs: None, threads: args.resources.threads, ranks: args.resources.ranks };
     let settings = Settings::load("local", &context.around, &overrides)?;
-    let setup = Setup::from_settings(&settings, &context.around, false)?;
+    let setup = Setup::local(&settings, &context.around)?;
     let job = job(args, &settings.profile)?;
     let single = Single { job, scratch: std::env::temp_dir() };
     let outcome = {

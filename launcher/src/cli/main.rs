@@ -6,7 +6,9 @@ use clap::Parser;
 use qlaunch_shared::{Error, Result};
 
 use super::arguments::{Arguments, Command, Format};
-use super::{doctor, eval, plan, portfolio, quantize, recipe, submit};
+use super::{
+    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, status, submit, watch,
+};
 use crate::config::Surroundings;
 use crate::ui::{Screen, error};
 
@@ -40,6 +42,13 @@ pub fn main() -> ExitCode {
 fn run(command: Command, context: &mut Context) -> Result<u8> {
     match command {
         Command::Submit(args) => submit::run(args, context),
+        Command::Status(args) => status::run(&args, context),
+        Command::Watch(args) => watch::run(&args, context),
+        Command::Logs(args) => logs::run(&args, context),
+        Command::Cancel(args) => cancel::run(&args, context),
+        Command::Rerun(args) => watch::rerun(args, context),
+        Command::Fetch(args) => fetch::run(&args, context),
+        Command::Cluster(args) => cluster::run(&args, context),
         Command::Portfolio(args) => portfolio::run(args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Quantize(args) => quantize::run(&args, context),

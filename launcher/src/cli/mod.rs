@@ -1,15 +1,24 @@
 //! The command line: one file for each command.
 
 mod arguments;
+mod attend;
+mod cancel;
+mod cluster;
+mod cluster_check;
 mod doctor;
 mod eval;
+mod fetch;
+mod logs;
 mod main;
 mod plan;
 mod portfolio;
 mod quantize;
 mod recipe;
+mod runs;
+mod status;
 mod submission;
 mod submit;
 mod values;
+mod watch;
 
 pub use main::main;

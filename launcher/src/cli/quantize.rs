@@ -80,7 +80,7 @@ pub struct ResourceArgs {
 pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
     let overrides = Overrides { runs: None, threads: args.resources.threads, ranks: args.resources.ranks };
     let settings = Settings::load("local", &context.around, &overrides)?;
-    let setup = Setup::from_settings(&settings, &context.around, false)?;
+    let setup = Setup::local(&settings, &context.around)?;
     let job = job(args, context, &settings.profile)?;
     if let Some(plan) = &job.plan {
         context.screen.say(&format!("{} · {}", plan.recipe, coverage(plan)));

@@ -12,9 +12,12 @@ use serde_json::json;
 use super::main::Context;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
-use crate::plan::{Ingredients, PlannedRun, Script, expand, identity, render, run_name};
-use crate::session::Setup;
-use crate::ui::{coverage, parameters, warnings};
+use crate::plan::{
+    Ingredients, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, render, run_name,
+};
+use crate::session::{Opening, Setup, Site, block_on, script_of};
+use crate::ship::{Places, Staging, cluster_path, plan_staging, relocate, shadow_sweep};
+use crate::ui::{bytes, coverage, parameters, warnings};
 
 /// A sweep made ready to run.
 #[derive(Debug)]
@@ -27,6 +30,10 @@ pub struct Submission {
     pub sweep: Sweep,
     /// The run.
     pub run: PlannedRun,
+    /// Where its jobs run.
+    pub site: Site,
+    /// What has to be brought there.
+    pub staging: Staging,
 }
 
 impl Submission {
@@ -40,9 +47,12 @@ impl Submission {
         let text = fs::read_to_string(&args.sweep)
             .map_err(|error| Error::io("read the sweep file", &args.sweep, &error))?;
         let sweep = read_sweep(&text, &args.sweep)?;
-        let model = Model::open(&sweep.model)?;
+        let site = block_on(Site::open(&settings, around))?;
+        // Planned with shadows of what lies on the cluster; judged and shown with the paths that a person wrote.
+        let (planned, shadows) = shadows(&site, &sweep, &settings)?;
+        let model = Model::open(&planned.model)?;
         let jobs = expand(&Ingredients {
-            sweep: &sweep,
+            sweep: &planned,
             file: &args.sweep,
             model: &model,
             library: &library(around)?,
@@ -50,18 +60,50 @@ impl Submission {
             ranks: settings.profile.ranks,
             mixed_groups: args.groups.mixed(),
         })?;
-        let identity = identity(&jobs, &model)?;
+        let identity = identity(&jobs, &model, &settings.cluster)?;
         let name = run_name(&sweep.name, &identity);
         let folder = settings.runs.join(&name);
-        let run = PlannedRun::place(name, folder, identity, jobs);
-        Ok(Self { settings, text, sweep, run })
+        let mut jobs = jobs;
+        let staging = match &site.workspace {
+            None => Staging::default(),
+            Some(workspace) => block_on(plan_staging(&site.host, workspace, &jobs, &shadows))?,
+        };
+        relocate(&mut jobs, &staging.places());
+        let there = site.run_folder(&folder, &name);
+        let run = PlannedRun::place(name, (folder, there), identity, jobs);
+        Ok(Self { settings, text, sweep, run, site, staging })
+    }
+
+    /// How its jobs are carried out.
+    ///
+    /// # Errors
+    /// A template that is nowhere, a worker that would not run where the jobs run.
+    pub fn setup(&self, around: &Surroundings, opening: Opening) -> Result<Setup> {
+        Setup::prepare(&self.settings, around, self.site.clone(), opening)
+    }
+
+    /// Brings worker, model and data to where the jobs run.
+    ///
+    /// # Errors
+    /// A host that does not answer, a worker that does not run there, too little space.
+    pub fn bring(&self, setup: &Setup, say: &mut dyn FnMut(&str)) -> Result<()> {
+        let Some(workspace) = &self.site.workspace else {
+            return Ok(());
+        };
+        block_on(async {
+            setup.ship().await?;
+            for staged in self.staging.staged.iter().filter(|staged| staged.missing > 0) {
+                say(&format!("sending {} ({})", staged.from.display(), bytes(staged.missing)));
+            }
+            self.staging.send(&self.site.host, workspace, &mut |_, _| {}).await
+        })
     }
 
     /// Keeps the sweep file and the plan in the run folder.
     ///
     /// # Errors
     /// A disk that is full or gone.
-    pub fn write(&self) -> Result<()> {
+    pub fn write(&self, args: &SubmitArgs) -> Result<()> {
         let folder = RunFolder(self.run.folder.clone());
         let plans: serde_json::Map<String, serde_json::Value> =
             self.run.jobs.iter().map(|job| (job.name.clone(), json!(job.plan))).collect();
@@ -70,7 +112,15 @@ impl Submission {
         for (path, text) in [(folder.sweep(), &self.text), (folder.plan(), &plans)] {
             fs::write(&path, text).map_err(|error| Error::io("write", &path, &error))?;
         }
-        Ok(())
+        let sweep = absolute(&args.sweep)?;
+        let saved = Saved {
+            version: RUN_VERSION,
+            cluster: self.settings.cluster.clone(),
+            submit: args.again(),
+            run: self.run.clone(),
+            sweep,
+        };
+        saved.write()
     }
 
     /// `memory, perplexity within 1% of bf16`.
@@ -78,6 +128,27 @@ impl Submission {
         let rules = qlaunch_shared::sweep::acceptance_words(&self.sweep.acceptance);
         format!("{}, {rules}", self.sweep.objective.name)
     }
+}
+
+/// The sweep with shadows in the place of `cluster:` paths, and what they stand for.
+fn shadows(site: &Site, sweep: &Sweep, settings: &Settings) -> Result<(Sweep, Places)> {
+    let mut planned = sweep.clone();
+    if site.workspace.is_none() {
+        return match cluster_path(&sweep.model) {
+            None => Ok((planned, Places::new())),
+            Some(path) => {
+                Err(Error::input("`cluster:` paths mean a cluster, and this run is on this machine")
+                    .at(path)
+                    .hint("add `--cluster NAME`; see `qlaunch cluster list`"))
+            }
+        };
+    }
+    fs::create_dir_all(&settings.runs)
+        .map_err(|error| Error::io("make the folder", &settings.runs, &error))?;
+    let runs = absolute(&settings.runs)?;
+    let folder = runs.join(".headers").join(&settings.cluster);
+    let places = block_on(shadow_sweep(&site.host, &mut planned, &folder))?;
+    Ok((planned, places))
 }
 
 /// What will be run: a line for the sweep and one for each candidate.
@@ -102,6 +173,13 @@ pub fn header(submission: &Submission) -> String {
         lines.extend(notes.map(|note| format!("  {:width$}  note: {note}", "")));
         lines.extend(warnings(plan).map(|warning| format!("  {:width$}  {warning}", "")));
     }
+    for staged in &submission.staging.staged {
+        lines.push(match (staged.missing, staged.from == staged.to) {
+            (0, true) => format!("  {} is there already", staged.from.display()),
+            (0, false) => format!("  {} was sent before", staged.from.display()),
+            (missing, _) => format!("  {} has to be sent: {}", staged.from.display(), bytes(missing)),
+        });
+    }
     lines.join("\n")
 }
 
@@ -110,16 +188,8 @@ pub fn dry_run(submission: &Submission, setup: &Setup, context: &mut Context) ->
     let mut documents = Vec::new();
     let mut texts = vec![header(submission)];
     for job in &submission.run.jobs {
-        let folder: PathBuf = RunFolder(submission.run.folder.clone()).job(&job.name).0;
-        let script = render(&Script {
-            template: &setup.template,
-            origin: &setup.template_origin,
-            run: &submission.run.name,
-            candidate: &job.name,
-            cluster: &setup.cluster,
-            folder: &folder,
-            worker: &setup.worker,
-        })?;
+        let folder: PathBuf = RunFolder(submission.run.site.clone()).job(&job.name).0;
+        let script = render(&script_of(job, &submission.run, setup, &folder))?;
         texts.push(format!("\n# {}\n{}", folder.join("job.sh").display(), script.trim_end()));
         documents.push(json!({
             "candidate": job.name, "recipe": job.recipe, "folder": folder, "plan": job.plan, "spec": job.spec,

@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use qlaunch_shared::protocol::{Level, RunFolder};
-use qlaunch_shared::sweep::{Decision, Judgement, Portfolio, judge};
+use qlaunch_shared::protocol::RunFolder;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
+use super::attend::{Attended, attend};
 use super::main::Context;
 use super::plan::GroupChoice;
 use super::submission::{Submission, dry_run, header};
-use crate::session::{Carried, Setup, carry_out, entrants, now, write_portfolio};
-use crate::ui::{Watch, note, show_portfolio};
+use crate::session::Opening;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,25 +57,19 @@ impl SubmitArgs {
 /// Runs the command.
 pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     let submission = Submission::read(&args, &context.around)?;
-    let setup = Setup::from_settings(&submission.settings, &context.around, args.fresh)?;
+    let opening = if args.fresh { Opening::Fresh } else { Opening::Retry };
+    let setup = submission.setup(&context.around, opening)?;
     if args.dry_run {
         dry_run(&submission, &setup, context)?;
         return Ok(0);
     }
     context.screen.data(&header(&submission))?;
     confirm_fresh(&args, &submission, context)?;
-    submission.write()?;
-    let carried = {
-        let names = submission.run.jobs.iter().map(|job| job.name.clone());
-        let mut watch = Watch::new(&mut context.screen, names);
-        carry_out(&submission.run, &setup, &mut watch)?
-    };
-    if carried.interrupted {
-        return Err(interrupted(&carried, &args));
-    }
-    let portfolio = conclude(&args, &submission, carried)?;
-    show(&portfolio, context)?;
-    Ok(exit_code(&portfolio))
+    submission.bring(&setup, &mut |text| context.screen.say(text))?;
+    submission.write(&args)?;
+    let again = args.again();
+    let attended = Attended { run: &submission.run, sweep: &submission.sweep, submit: &again };
+    attend(attended, &setup, context)
 }
 
 /// A fresh start replaces checkpoints that somebody may be using.
@@ -91,54 +84,4 @@ fn confirm_fresh(args: &SubmitArgs, submission: &Submission, context: &mut Conte
         Some(false) => Err(Error::new(ErrorKind::Interrupted, "nothing was changed")),
         None => Err(Error::usage(format!("`--fresh` would {question}")).hint("add `--yes`")),
     }
-}
-
-/// Judges what came of the run and keeps the portfolio beside it.
-fn conclude(args: &SubmitArgs, submission: &Submission, mut carried: Carried) -> Result<Portfolio> {
-    let run = &submission.run;
-    let portfolio = judge(Judgement {
-        run: &run.name,
-        submit: &args.again(),
-        sweep: &submission.sweep,
-        entrants: entrants(run, &carried.state)?,
-    });
-    write_portfolio(&run.folder, &portfolio, &mut carried.journal, now())?;
-    Ok(portfolio)
-}
-
-fn show(portfolio: &Portfolio, context: &mut Context) -> Result<()> {
-    match context.screen.json {
-        true => context.screen.document(portfolio),
-        false => {
-            let text = show_portfolio(portfolio, &context.screen);
-            context.screen.data(&format!("\n{text}"))?;
-            if exit_code(portfolio) == ErrorKind::Candidates.exit_code() {
-                context.screen.say(&note(Level::Warning, "some candidates failed (exit code 11)"));
-            }
-            Ok(())
-        }
-    }
-}
-
-/// 11 if something did not run to its end, else 10 if a gate failed, else 0. That a candidate is not acceptable is an
-/// answer, not a failure.
-fn exit_code(portfolio: &Portfolio) -> u8 {
-    let unfinished = |decision: &Decision| matches!(decision, Decision::Failed { .. } | Decision::Unfinished);
-    if portfolio.rows.iter().any(|row| unfinished(&row.decision)) {
-        return ErrorKind::Candidates.exit_code();
-    }
-    match portfolio.rows.iter().any(qlaunch_shared::sweep::Row::gate_failed) {
-        true => ErrorKind::Gate.exit_code(),
-        false => 0,
-    }
-}
-
-fn interrupted(carried: &Carried, args: &SubmitArgs) -> Error {
-    let jobs = &carried.state.jobs;
-    let done = jobs.iter().filter(|job| job.stage == crate::engine::Stage::Accepted).count();
-    Error::new(
-        ErrorKind::Interrupted,
-        format!("stopped with {done} of {} done, and nothing is lost", jobs.len()),
-    )
-    .hint(format!("go on with `{}`", args.again()))
 }

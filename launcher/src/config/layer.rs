@@ -84,6 +84,14 @@ impl Layer {
         self
     }
 
+    /// A text below a table.
+    pub fn text(&self, table: &str, key: &str) -> Option<String> {
+        match self.values.get(table)? {
+            Value::Dict(_, below) => below.get(key)?.as_str().map(str::to_owned),
+            _ => None,
+        }
+    }
+
     /// Whether it speaks of the key.
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)

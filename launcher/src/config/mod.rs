@@ -3,10 +3,12 @@
 mod embedded;
 mod layer;
 mod library;
+mod profile;
 mod settings;
 mod surroundings;
 
 pub use embedded::{template, template_names};
 pub use library::library;
-pub use settings::{Overrides, Profile, Settings};
-pub use surroundings::Surroundings;
+pub use profile::{Kind, Profile, SlurmProfile, SshProfile, WorkerBuild};
+pub use settings::{Overrides, Settings, known_clusters};
+pub use surroundings::{Secrets, Surroundings};

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use qlaunch_shared::yaml::did_you_mean;
 use qlaunch_shared::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Surroundings;
 use super::embedded::{cluster, cluster_names};
 use super::layer::Layer;
+use super::profile::{Kind, Profile};
 use super::surroundings::VARIABLES;
 
 /// What flags say; a flag that was not given says nothing.
@@ -26,7 +27,7 @@ pub struct Overrides {
 }
 
 /// The settings of one command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Folder of all runs.
     pub runs: PathBuf,
@@ -38,27 +39,7 @@ pub struct Settings {
     pub cluster: String,
     /// How the cluster is used.
     pub profile: Profile,
-    origins: BTreeMap<String, String>,
-}
-
-/// How a cluster is used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Profile {
-    /// What sort of cluster it is: which backend runs its jobs.
-    pub kind: String,
-    /// Jobs at a time.
-    pub jobs: usize,
-    /// Tries of a job whose process dies without an outcome.
-    pub attempts: u32,
-    /// Name of the job template.
-    pub template: String,
-    /// CPU threads of each job, if neither sweep nor flag says; all cores if none does.
-    #[serde(default)]
-    pub threads: Option<usize>,
-    /// Processes that share the layers of each job's model, if neither sweep nor flag says; one if none does.
-    #[serde(default)]
-    pub ranks: Option<usize>,
+    origins: Origins,
 }
 
 /// The settings as layers spell them.
@@ -70,19 +51,6 @@ struct Written {
     recipes: Option<PathBuf>,
     profile: Profile,
 }
-
-const KEYS: [&str; 10] = [
-    "runs",
-    "worker",
-    "recipes",
-    "clusters",
-    "profile.kind",
-    "profile.jobs",
-    "profile.attempts",
-    "profile.template",
-    "profile.threads",
-    "profile.ranks",
-];
 
 impl Settings {
     /// Reads all layers for one cluster.
@@ -99,8 +67,8 @@ impl Settings {
         if written.profile.jobs == 0 || written.profile.attempts == 0 {
             return Err(Error::input("`jobs` and `attempts` of a cluster must be at least 1").at(cluster));
         }
-        let origin = |key: &str| Some((key.to_owned(), figment.find_metadata(key)?.name.to_string()));
-        let origins = KEYS.iter().filter_map(|key| origin(key)).collect();
+        let origins = origins(&figment)?;
+        check(&written.profile, &origins)?;
         Ok(Self {
             runs: absolute(written.runs, &around.project),
             worker: written.worker.map(|worker| absolute(worker, &around.project)),
@@ -113,16 +81,59 @@ impl Settings {
 
     /// Where the value of a key came from: a file, a variable, the flags, or `built in`.
     pub fn origin(&self, key: &str) -> Option<&str> {
-        self.origins.get(key).map(String::as_str)
+        self.origins.get(key).map(|(_, origin)| origin.as_str())
+    }
+
+    /// Every setting that some layer gives: dotted key, value, origin.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.origins.iter().map(|(key, (value, origin))| (key.as_str(), value.as_str(), origin.as_str()))
+    }
+}
+
+type Origins = BTreeMap<String, (String, String)>;
+
+/// Value and origin of every leaf.
+fn origins(figment: &Figment) -> Result<Origins> {
+    fn walk(prefix: &str, values: &Dict, figment: &Figment, origins: &mut Origins) {
+        for (key, value) in values {
+            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value {
+                Value::Dict(_, below) => walk(&path, below, figment, origins),
+                leaf => {
+                    let name = figment.get_metadata(leaf.tag()).map(|metadata| metadata.name.to_string());
+                    let text = serde_json::to_string(leaf).unwrap_or_default();
+                    origins.insert(path, (text, name.unwrap_or_default()));
+                }
+            }
+        }
+    }
+    let mut found = Origins::new();
+    let values: Dict = figment.extract().map_err(|error| explain(&error))?;
+    walk("", &values, figment, &mut found);
+    Ok(found)
+}
+
+/// What a kind of cluster cannot do without.
+fn check(profile: &Profile, origins: &Origins) -> Result<()> {
+    let missing = |message: &str, hint: &str| {
+        let origin = origins.get("profile.kind").map(|(_, origin)| origin.clone()).unwrap_or_default();
+        Err(Error::input(message).at(origin).key("profile.ssh").hint(hint))
+    };
+    match (profile.kind, &profile.ssh) {
+        (Kind::Ssh, None) => missing(
+            "a cluster of kind `ssh` needs the host",
+            "add `[ssh]` with `host = \"NAME\"`, as you would give it to ssh",
+        ),
+        (Kind::Local, Some(_)) => {
+            missing("a cluster of kind `local` has no host", "write `kind = \"ssh\"`, or take `[ssh]` away")
+        }
+        _ => Ok(()),
     }
 }
 
 /// The lowest layer first.
 fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Vec<Layer>> {
-    let mut layers = vec![Layer::empty("built in").with("runs", "runs")];
-    if let Some(text) = cluster(name) {
-        layers.push(Layer::toml("built in", text)?.below("profile"));
-    }
+    let mut layers = Vec::new();
     let folders = [around.user.as_deref(), Some(around.project.as_path())];
     for folder in folders.into_iter().flatten() {
         let profile = Layer::file(&folder.join("clusters").join(format!("{name}.toml")))?;
@@ -148,7 +159,14 @@ fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Ve
         }
     }
     layers.push(flags);
-    Ok(layers)
+    let kind = layers.iter().rev().find_map(|layer| layer.text("profile", "kind"));
+    // A profile starts from the built-in one of its name, else of its kind.
+    let mut base = vec![Layer::empty("built in").with("runs", "runs")];
+    if let Some(text) = cluster(name).or_else(|| cluster(&kind?)) {
+        base.push(Layer::toml("built in", text)?.below("profile"));
+    }
+    base.extend(layers);
+    Ok(base)
 }
 
 fn number_or_text(value: &str) -> Value {
@@ -159,7 +177,8 @@ fn absolute(path: PathBuf, project: &Path) -> PathBuf {
     project.join(path)
 }
 
-fn unknown_cluster(name: &str, around: &Surroundings) -> Error {
+/// Names of all clusters that have a profile of their own: built in, the user's, the project's.
+pub fn known_clusters(around: &Surroundings) -> Vec<String> {
     let mut known: Vec<String> = cluster_names().into_iter().map(str::to_owned).collect();
     let folders = [around.user.as_deref(), Some(around.project.as_path())];
     for folder in folders.into_iter().flatten() {
@@ -170,6 +189,11 @@ fn unknown_cluster(name: &str, around: &Surroundings) -> Error {
     }
     known.sort();
     known.dedup();
+    known
+}
+
+fn unknown_cluster(name: &str, around: &Surroundings) -> Error {
+    let known = known_clusters(around);
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     Error::input(format!("there is no cluster `{name}`")).hint(format!(
         "{}; describe a new one in clusters/{name}.toml",
@@ -183,9 +207,14 @@ fn explain(error: &figment::Error) -> Error {
     let mut failure = Error::input(match &error.kind {
         figment::error::Kind::UnknownField(field, _) => format!("unknown setting `{field}`"),
         figment::error::Kind::MissingField(field) => format!("the setting `{field}` is missing"),
+        figment::error::Kind::UnknownVariant(word, _) => {
+            format!("`{word}` is none of the values that it may have")
+        }
         kind => kind.to_string(),
     });
-    if let figment::error::Kind::UnknownField(field, known) = &error.kind {
+    if let figment::error::Kind::UnknownField(field, known)
+    | figment::error::Kind::UnknownVariant(field, known) = &error.kind
+    {
         failure = failure.hint(did_you_mean(field, known));
     }
     if let Some(metadata) = &error.metadata {

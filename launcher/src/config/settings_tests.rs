@@ -18,7 +18,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 fn without_any_file_the_built_in_profile_serves() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings::load("local", &around(folder.path()), &Overrides::default()).unwrap();
-    assert_eq!((settings.profile.kind.as_str(), settings.profile.jobs), ("local", 1));
+    assert_eq!((settings.profile.kind, settings.profile.jobs), (Kind::Local, 1));
     assert_eq!(settings.runs, folder.path().join("runs"));
     assert_eq!(settings.origin("profile.jobs"), Some("built in"));
 }
@@ -80,4 +80,28 @@ fn text_that_is_not_toml_is_refused_with_its_file() {
     let refusal = Settings::load("local", &around(folder.path()), &Overrides::default()).unwrap_err();
     assert!(refusal.message.starts_with("this is not TOML"), "{refusal}");
     assert!(refusal.to_string().contains("qlaunch.toml"), "{refusal}");
+}
+
+#[test]
+fn a_profile_starts_from_the_built_in_one_of_its_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "kind = \"slurm\"\njobs = 7\n[ssh]\nhost = \"login\"\n[slurm]\npartition = \"gpu\"\n";
+    write(folder.path(), "clusters/mine.toml", text);
+    let settings = Settings::load("mine", &around(folder.path()), &Overrides::default()).unwrap();
+    let profile = &settings.profile;
+    assert_eq!((profile.kind, profile.jobs, profile.template.as_str()), (Kind::Slurm, 7, "slurm.sh.j2"));
+    assert_eq!(settings.origin("profile.template"), Some("built in"));
+    assert!(settings.origin("profile.slurm.partition").unwrap().ends_with("clusters/mine.toml"));
+    assert!(settings.all().any(|(key, value, _)| (key, value) == ("profile.ssh.host", "\"login\"")));
+}
+
+#[test]
+fn a_host_behind_ssh_needs_a_name_and_a_kind_must_be_known() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "clusters/far.toml", "kind = \"ssh\"\n");
+    write(folder.path(), "clusters/odd.toml", "kind = \"slrm\"\njobs = 1\nattempts = 1\ntemplate = \"x\"\n");
+    let refusal =
+        |name: &str| Settings::load(name, &around(folder.path()), &Overrides::default()).unwrap_err();
+    assert_eq!(refusal("far").message, "a cluster of kind `ssh` needs the host");
+    assert_eq!(refusal("odd").hint.as_deref(), Some("did you mean `slurm`?"));
 }

@@ -1,7 +1,7 @@
 //! One entry of the journal changes the state.
 
 use super::state::{Job, Stage, State};
-use crate::journal::{Ending, Entry, JobName, Line};
+use crate::journal::{Ending, Entry, JobName, Line, Loss};
 
 /// The state that a whole journal tells.
 pub fn fold(lines: &[Line]) -> State {
@@ -15,15 +15,27 @@ pub fn apply(mut state: State, line: &Line) -> State {
         Entry::Opened { fresh, jobs, .. } => return open(state, jobs, *fresh),
         Entry::Stopping => state.stopping = true,
         Entry::Judged { .. } => {}
+        Entry::Attached => {
+            for job in &mut state.jobs {
+                if let Stage::Running { told, .. } = &mut job.stage {
+                    *told = None;
+                }
+            }
+        }
+        Entry::Unwanted { job } => change(&mut state, job, |job| job.unwanted = true),
         Entry::Submitting { job, attempt } => change(&mut state, job, |job| {
             job.attempt = *attempt;
+            job.restart = 0;
             job.stage = Stage::Submitting;
         }),
         Entry::Submitted { job, handle, .. } => change(&mut state, job, |job| {
             job.stage = Stage::Running { handle: handle.clone(), told: None };
         }),
         Entry::NotSubmitted { job, .. } => change(&mut state, job, |job| job.stage = Stage::Waiting),
-        Entry::Ended { job, ending, .. } => change(&mut state, job, |job| end(job, ending)),
+        Entry::Ended { job, ending, restart, .. } => change(&mut state, job, |job| {
+            job.restart = *restart;
+            end(job, ending);
+        }),
         // Moving results up can be done again, so the intent alone leaves the job where it is.
         Entry::Accepting { .. } => {}
         Entry::Accepted { job, .. } => change(&mut state, job, |job| job.stage = Stage::Accepted),
@@ -49,11 +61,19 @@ fn end(job: &mut Job, ending: &Ending) {
     job.stage = match ending {
         Ending::Done => Stage::Done,
         Ending::Failed { error } => Stage::Failed { error: error.clone() },
-        Ending::Interrupted | Ending::Lost { .. } => {
+        Ending::Interrupted => {
             job.losses += 1;
-            let error = if let Ending::Lost { error } = ending { Some(error.clone()) } else { None };
-            Stage::Stopped { error }
+            Stage::Stopped { error: None }
         }
+        Ending::Lost { error, class } => {
+            match class {
+                Loss::Infrastructure => job.losses += 1,
+                Loss::Preempted => job.preemptions += 1,
+                Loss::Timeout => job.timeouts += 1,
+            }
+            Stage::Stopped { error: Some(error.clone()) }
+        }
+        Ending::Unstarted { .. } => Stage::Waiting,
     };
 }
 
@@ -68,8 +88,18 @@ fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
             Some(Stage::Running { handle, .. }) => Stage::Running { handle, told: None },
             Some(stage) => stage,
         };
-        let attempt = known.map_or(0, |job| job.attempt);
-        Job { name: named.name.clone(), baseline: named.baseline, attempt, losses: 0, stage }
+        let (attempt, restart) = known.map_or((0, 0), |job| (job.attempt, job.restart));
+        Job {
+            name: named.name.clone(),
+            baseline: named.baseline,
+            attempt,
+            restart,
+            losses: 0,
+            preemptions: 0,
+            timeouts: 0,
+            unwanted: false,
+            stage,
+        }
     };
     State { jobs: jobs.iter().map(job).collect(), stopping: false }
 }

@@ -13,7 +13,14 @@ pub struct Policy {
     pub attempts: u32,
     /// Milliseconds that a job has to stop when it is told to, before it is killed.
     pub grace: u64,
+    /// Whether candidates are handed over before their baselines are done, because the scheduler can hold them back.
+    pub ahead: bool,
 }
+
+/// Further tries after more important jobs took the place: that says nothing against the job.
+const PREEMPTIONS: u32 = 20;
+/// Tries that may end with the time limit: the second one goes on where the first was stopped, or never ends either.
+const TIMEOUTS: u32 = 2;
 
 /// Something to do at the edge.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,21 +90,33 @@ pub fn is_over(state: &State) -> bool {
 
 fn next(job: &Job, state: &State, now: u64, policy: &Policy) -> Option<Action> {
     let (name, attempt) = (job.name.clone(), job.attempt);
+    let unwanted = || {
+        let error = Error::new(ErrorKind::Interrupted, "cancelled by a person");
+        Some(Action::GiveUp { job: job.name.clone(), error })
+    };
     match &job.stage {
         Stage::Submitting => Some(Action::Find { job: name, attempt }),
         Stage::Done => Some(Action::Accept { job: name, attempt }),
-        Stage::Running { told, .. } if state.stopping => stop(name, *told, now, policy),
+        Stage::Running { told, .. } if state.stopping || job.unwanted => stop(name, *told, now, policy),
         Stage::Waiting | Stage::Stopped { .. } if state.stopping => None,
-        Stage::Waiting => wait(job, state),
-        Stage::Stopped { error } if job.losses >= policy.attempts => {
+        Stage::Waiting | Stage::Stopped { .. } if job.unwanted => unwanted(),
+        Stage::Waiting => wait(job, state, policy),
+        Stage::Stopped { error } if is_enough(job, policy) => {
             let stopped = Error::new(ErrorKind::Resumable, "the worker was stopped from outside");
             let error = error.clone().unwrap_or(stopped);
-            let error = error.context(format!("given up after {} tries", job.losses));
+            let error = error
+                .context(format!("given up after {} tries", job.losses + job.preemptions + job.timeouts));
             Some(Action::GiveUp { job: name, error })
         }
-        Stage::Stopped { .. } => Some(Action::Submit { job: name, attempt: attempt + 1 }),
+        // Its baselines may be gone by now.
+        Stage::Stopped { .. } => wait(job, state, policy),
         Stage::Running { .. } | Stage::Accepted | Stage::Failed { .. } => None,
     }
+}
+
+/// Whether a job has been lost often enough.
+const fn is_enough(job: &Job, policy: &Policy) -> bool {
+    job.losses >= policy.attempts || job.preemptions > PREEMPTIONS || job.timeouts >= TIMEOUTS
 }
 
 fn stop(job: String, told: Option<u64>, now: u64, policy: &Policy) -> Option<Action> {
@@ -110,12 +129,14 @@ fn stop(job: String, told: Option<u64>, now: u64, policy: &Policy) -> Option<Act
 
 /// A candidate waits for all baselines: what it is measured against must be there. Without one it is not run at all,
 /// since hours of work that cannot be judged are worth less than an early error.
-fn wait(job: &Job, state: &State) -> Option<Action> {
+fn wait(job: &Job, state: &State, policy: &Policy) -> Option<Action> {
     let name = job.name.clone();
     if !job.baseline {
         for baseline in state.jobs.iter().filter(|other| other.baseline) {
             match &baseline.stage {
                 Stage::Accepted => {}
+                // It is handed over with the order to wait for the baseline.
+                Stage::Running { .. } if policy.ahead => {}
                 Stage::Failed { .. } => {
                     let reason = format!("not run, because its baseline `{}` failed", baseline.name);
                     return Some(Action::GiveUp {

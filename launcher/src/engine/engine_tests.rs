@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::engine::fold;
-use crate::journal::{Ending, Entry, Handle, JobName, Line, parse};
+use crate::journal::{Ending, Entry, Handle, JobName, Line, Loss, parse};
 
-const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000 };
+const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000, ahead: false };
 
 fn opened(fresh: bool) -> Entry {
     let job = |name: &str, baseline| JobName { name: name.to_owned(), baseline };
@@ -22,7 +22,7 @@ fn submitted(job: &str, attempt: u32) -> Entry {
 }
 
 fn ended(job: &str, attempt: u32, ending: Ending) -> Entry {
-    Entry::Ended { job: job.to_owned(), attempt, ending }
+    Entry::Ended { job: job.to_owned(), attempt, restart: 0, ending }
 }
 
 fn accepted(job: &str, attempt: u32) -> Entry {
@@ -30,7 +30,7 @@ fn accepted(job: &str, attempt: u32) -> Entry {
 }
 
 fn lost() -> Ending {
-    Ending::Lost { error: Error::bug("gone") }
+    Ending::Lost { error: Error::bug("gone"), class: Loss::Infrastructure }
 }
 
 fn state(entries: &[Entry]) -> State {
@@ -120,6 +120,85 @@ fn stopping_tells_running_jobs_once_kills_after_the_grace_and_starts_nothing() {
     life.push(ended("a", 1, Ending::Interrupted));
     assert_eq!(actions(&life), []);
     assert!(is_over(&state(&life)));
+}
+
+const AHEAD: Policy = Policy { jobs: 9, ahead: true, ..POLICY };
+
+#[test]
+fn a_scheduler_that_can_wait_gets_candidates_once_their_baseline_is_in_its_queue() {
+    let mut life = vec![opened(false)];
+    assert_eq!(decide(&state(&life), 0, &AHEAD), [submit("bf16", 1)]);
+    life.push(submitting("bf16", 1));
+    let find = Action::Find { job: "bf16".to_owned(), attempt: 1 };
+    assert_eq!(decide(&state(&life), 0, &AHEAD), [find], "an id is needed to wait for");
+    life.push(submitted("bf16", 1));
+    assert_eq!(decide(&state(&life), 0, &AHEAD), [submit("a", 1), submit("b", 1)]);
+}
+
+#[test]
+fn a_candidate_that_the_scheduler_dropped_with_its_baseline_follows_the_new_one_and_loses_no_try() {
+    let unstarted = || Ending::Unstarted { error: Error::bug("DependencyNeverSatisfied") };
+    let mut life = vec![opened(false), submitting("bf16", 1), submitted("bf16", 1)];
+    life.extend([
+        submitting("a", 1),
+        submitted("a", 1),
+        ended("bf16", 1, lost()),
+        ended("a", 1, unstarted()),
+    ]);
+    assert_eq!(decide(&state(&life), 0, &AHEAD), [submit("bf16", 2)], "the baseline goes first");
+    life.extend([submitting("bf16", 2), submitted("bf16", 2)]);
+    assert_eq!(decide(&state(&life), 0, &AHEAD), [submit("a", 2), submit("b", 1)]);
+    let failed = Ending::Failed { error: Error::input("no") };
+    life.extend([ended("bf16", 2, failed), ended("a", 2, unstarted())]);
+    let given_up = decide(&state(&life), 0, &AHEAD);
+    assert!(given_up.iter().all(|action| matches!(action, Action::GiveUp { .. })), "{given_up:?}");
+}
+
+#[test]
+fn each_sort_of_loss_has_its_own_number_of_tries() {
+    let loss = |class| Ending::Lost { error: Error::bug("gone"), class };
+    let tries = |class| {
+        let mut life = vec![opened(false)];
+        for attempt in 1.. {
+            life.extend([submitting("bf16", attempt), ended("bf16", attempt, loss(class))]);
+            if matches!(&actions(&life)[0], Action::GiveUp { .. }) {
+                return attempt;
+            }
+        }
+        unreachable!("the attempts never end")
+    };
+    assert_eq!((tries(Loss::Infrastructure), tries(Loss::Timeout)), (2, 2));
+    assert_eq!(tries(Loss::Preempted), 21, "a job that others push aside has done nothing wrong");
+}
+
+#[test]
+fn whoever_is_not_wanted_any_more_is_stopped_or_never_begun() {
+    let unwanted = |job: &str| Entry::Unwanted { job: job.to_owned() };
+    let mut life = vec![opened(false), accepted("bf16", 1), submitting("a", 1), submitted("a", 1)];
+    life.extend([unwanted("a"), unwanted("b")]);
+    let now = decide(&state(&life), 1000, &AHEAD);
+    assert!(
+        matches!(&now[..], [Action::Cancel { job, kill: false }, Action::GiveUp { job: other, .. }]
+        if job == "a" && other == "b"),
+        "{now:?}"
+    );
+    life.push(ended("a", 1, Ending::Interrupted));
+    assert!(matches!(&decide(&state(&life), 1000, &AHEAD)[0], Action::GiveUp { job, .. } if job == "a"));
+    life.push(opened(false));
+    assert_eq!(
+        decide(&state(&life), 1000, &AHEAD),
+        [submit("a", 2), submit("b", 1)],
+        "asked for again, it runs"
+    );
+}
+
+#[test]
+fn whoever_only_watches_tries_nothing_again() {
+    let failed = Ending::Failed { error: Error::input("no") };
+    let life =
+        [opened(false), accepted("bf16", 1), accepted("a", 1), submitting("b", 1), ended("b", 1, failed)];
+    assert!(is_over(&state(&[&life[..], &[Entry::Attached]].concat())));
+    assert!(!is_over(&state(&[&life[..], &[opened(false)]].concat())));
 }
 
 /// A run with everything in it: a loss, a crash between intent and effect, a failure, a stop.

@@ -34,8 +34,16 @@ pub struct Job {
     pub baseline: bool,
     /// The newest attempt; 0 before the first.
     pub attempt: u32,
-    /// Attempts in this session that were interrupted or lost.
+    /// How often the scheduler started the newest attempt again by itself.
+    pub restart: u32,
+    /// Attempts in this session that were interrupted or lost with their process or node.
     pub losses: u32,
+    /// Attempts in this session that a more important job ended.
+    pub preemptions: u32,
+    /// Attempts in this session whose time was over.
+    pub timeouts: u32,
+    /// Whether somebody does not want it any more.
+    pub unwanted: bool,
     /// How far it is.
     pub stage: Stage,
 }

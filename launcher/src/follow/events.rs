@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use qlaunch_shared::Result;
 use qlaunch_shared::protocol::Event;
 
-use crate::transport::Transport;
+use crate::transport::{Chunk, Wanted};
 
 /// Bytes that are fetched at a time.
 const CHUNK: u64 = 1 << 20;
@@ -28,6 +27,7 @@ pub enum Said {
 pub struct Follower {
     path: PathBuf,
     offset: u64,
+    inode: Option<u64>,
     pending: Vec<u8>,
     next: u64,
 }
@@ -35,26 +35,35 @@ pub struct Follower {
 impl Follower {
     /// Starts at the beginning of a file that need not exist yet.
     pub const fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, pending: Vec::new(), next: 0 }
+        Self { path, offset: 0, inode: None, pending: Vec::new(), next: 0 }
     }
 
-    /// Reads what is new.
-    ///
-    /// # Errors
-    /// A file that is there and cannot be read.
-    pub async fn read(&mut self, transport: &impl Transport) -> Result<Vec<Said>> {
-        let mut said = Vec::new();
-        while let Some(bytes) = transport.read(&self.path, self.offset, CHUNK).await?
-            && !bytes.is_empty()
-        {
-            self.offset += bytes.len() as u64;
-            said.extend(self.take(&bytes));
+    /// The file that is followed.
+    pub const fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// What to read next.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { path: self.path.clone(), from: self.offset, limit: CHUNK }
+    }
+
+    /// Takes what was read and returns what has become whole. A file that became shorter, or another file under the
+    /// same name, is read from its beginning; what was said before is not said again.
+    pub fn take(&mut self, chunk: &Chunk) -> Vec<Said> {
+        let replaced = self.inode.is_some_and(|inode| inode != chunk.inode) || chunk.size < self.offset;
+        self.inode = Some(chunk.inode);
+        if replaced {
+            self.offset = 0;
+            self.pending.clear();
+            // What was read lies somewhere in the other file.
+            return Vec::new();
         }
-        Ok(said)
+        self.offset += chunk.bytes.len() as u64;
+        self.take_bytes(&chunk.bytes)
     }
 
-    /// Takes bytes and returns what has become whole.
-    fn take(&mut self, bytes: &[u8]) -> Vec<Said> {
+    fn take_bytes(&mut self, bytes: &[u8]) -> Vec<Said> {
         self.pending.extend_from_slice(bytes);
         let mut said = Vec::new();
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
@@ -70,6 +79,8 @@ impl Follower {
 
     fn line(&mut self, line: &[u8], said: &mut Vec<Said>) {
         match serde_json::from_slice::<Event>(line) {
+            // Said before the file was replaced.
+            Ok(event) if event.sequence < self.next => {}
             Ok(event) => {
                 if event.sequence > self.next {
                     said.push(Said::Gap(event.sequence - self.next));
@@ -115,17 +126,30 @@ mod tests {
         let text = format!("{}{}{}", line(0), line(1), line(2));
         for split in 0..=text.len() {
             let mut follower = follower();
-            let mut said = follower.take(&text.as_bytes()[..split]);
-            said.extend(follower.take(&text.as_bytes()[split..]));
+            let mut said = follower.take_bytes(&text.as_bytes()[..split]);
+            said.extend(follower.take_bytes(&text.as_bytes()[split..]));
             assert_eq!(sequences(&said), [0, 1, 2], "split at {split}");
             assert_eq!(said.len(), 3);
         }
     }
 
     #[test]
+    fn a_file_that_shrinks_or_is_replaced_is_read_again_and_nothing_is_said_twice() {
+        let (old, new) = (format!("{}{}", line(0), line(1)), format!("{}{}{}", line(0), line(1), line(2)));
+        for (size, inode) in [(3, 7), (new.len() as u64, 8)] {
+            let mut follower = follower();
+            let chunk = |bytes: &str, size, inode| Chunk { bytes: bytes.as_bytes().to_vec(), size, inode };
+            assert_eq!(follower.take(&chunk(&old, old.len() as u64, 7)).len(), 2);
+            assert_eq!(follower.take(&chunk("", size, inode)), []);
+            assert_eq!(follower.wanted().from, 0);
+            assert_eq!(sequences(&follower.take(&chunk(&new, new.len() as u64, inode))), [2]);
+        }
+    }
+
+    #[test]
     fn garbage_and_gaps_are_reported_and_do_not_stop_the_rest() {
         let text = format!("{}\u{1b}[31mthread panicked\n{}{}", line(0), line(2), line(5));
-        let said = follower().take(text.as_bytes());
+        let said = follower().take_bytes(text.as_bytes());
         assert_eq!(sequences(&said), [0, 2, 5]);
         assert!(said.contains(&Said::Garbage("[31mthread panicked".to_owned())), "{said:?}");
         assert!(said.contains(&Said::Gap(2)), "{said:?}");
@@ -134,7 +158,7 @@ mod tests {
     #[test]
     fn a_line_without_end_does_not_fill_the_memory() {
         let mut follower = follower();
-        let said: Vec<Said> = (0..3).flat_map(|_| follower.take(&vec![b'x'; LONGEST])).collect();
+        let said: Vec<Said> = (0..3).flat_map(|_| follower.take_bytes(&vec![b'x'; LONGEST])).collect();
         assert!(!said.is_empty() && follower.pending.len() <= LONGEST);
     }
 }

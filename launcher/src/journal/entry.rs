@@ -62,6 +62,9 @@ pub enum Entry {
         job: String,
         /// Which try.
         attempt: u32,
+        /// How often the scheduler started it again by itself.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        restart: u32,
         /// How.
         ending: Ending,
     },
@@ -85,6 +88,13 @@ pub enum Entry {
         job: String,
         /// Why.
         error: Error,
+    },
+    /// Another launcher goes on watching: unlike [`Entry::Opened`] nothing that failed is tried again.
+    Attached,
+    /// Somebody does not want a job any more.
+    Unwanted {
+        /// Its name.
+        job: String,
     },
     /// Somebody asked to stop: no job starts any more.
     Stopping,
@@ -124,6 +134,13 @@ pub enum Handle {
         /// Id of the boot.
         boot: String,
     },
+    /// A job of SLURM. A controller that crashes gives job ids away twice, so the name decides.
+    Slurm {
+        /// Job id.
+        id: String,
+        /// Job name: the attempt's token.
+        name: String,
+    },
 }
 
 /// How an attempt ended.
@@ -143,5 +160,38 @@ pub enum Ending {
     Lost {
         /// What is known.
         error: Error,
+        /// What sort of loss it is.
+        #[serde(default, skip_serializing_if = "Loss::is_infrastructure")]
+        class: Loss,
     },
+    /// The scheduler dropped it before it began, or what it needs was not there: it is no try at all.
+    Unstarted {
+        /// Why.
+        error: Error,
+    },
+}
+
+/// What sort of loss it is: each has its own number of further tries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// A process or node that died.
+    #[default]
+    Infrastructure,
+    /// A more important job took its place.
+    Preempted,
+    /// Its time was over.
+    Timeout,
+}
+
+impl Loss {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_infrastructure(&self) -> bool {
+        *self == Self::Infrastructure
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -8,6 +8,7 @@ use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Quantize, Reference, Res
 use qlaunch_shared::recipe::{Library, load_recipe};
 use qlaunch_shared::sweep::{Baseline, Candidate, Data, Sweep};
 use qlaunch_shared::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Largest size of one safetensors file unless a flag says otherwise: 10 GB, as transformers has it.
 pub const SHARD_BYTES: u64 = 10_000_000_000;
@@ -32,12 +33,15 @@ pub struct Ingredients<'a> {
 }
 
 /// A run, ready to be carried out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedRun {
     /// Its name.
     pub name: String,
-    /// Its folder, absolute.
+    /// Its folder on this machine, absolute; not written, since the file lies there.
+    #[serde(skip)]
     pub folder: PathBuf,
+    /// Its folder where the jobs run: the same one, or one on another host.
+    pub site: PathBuf,
     /// Hash of everything that its results depend on; empty where the folder is for this run only.
     pub identity: String,
     /// Baselines first, then candidates in the sweep's order.
@@ -45,7 +49,7 @@ pub struct PlannedRun {
 }
 
 /// A job, ready to be carried out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedJob {
     /// Its name, unique in the run.
     pub name: String,
@@ -71,8 +75,13 @@ impl PlannedJob {
 
 impl PlannedRun {
     /// Gives jobs their run: its name, its folder, and the reference that the first baseline leaves there.
-    pub fn place(name: String, folder: PathBuf, identity: String, mut jobs: Vec<PlannedJob>) -> Self {
-        let kept = RunFolder(folder.clone()).reference();
+    pub fn place(
+        name: String,
+        (folder, site): (PathBuf, PathBuf),
+        identity: String,
+        mut jobs: Vec<PlannedJob>,
+    ) -> Self {
+        let kept = RunFolder(site.clone()).reference();
         let has_reference = jobs.iter().any(PlannedJob::is_baseline);
         for (index, job) in jobs.iter_mut().enumerate() {
             job.spec.run.clone_from(&name);
@@ -83,7 +92,7 @@ impl PlannedRun {
                 };
             }
         }
-        Self { name, folder, identity, jobs }
+        Self { name, folder, site, identity, jobs }
     }
 }
 

@@ -14,17 +14,21 @@ use sha2::{Digest, Sha256};
 
 use super::expand::PlannedJob;
 
-/// The hash of jobs, model, data and program version, in hex.
+/// The hash of jobs, model, data, program version and cluster, in hex. Results on two clusters are two runs, each with a
+/// journal of its own.
 ///
 /// # Errors
 /// Files that cannot be read.
-pub fn identity(jobs: &[PlannedJob], model: &Model) -> Result<String> {
+pub fn identity(jobs: &[PlannedJob], model: &Model, cluster: &str) -> Result<String> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     part(env!("CARGO_PKG_VERSION").as_bytes());
+    if cluster != "local" {
+        part(cluster.as_bytes());
+    }
     for job in jobs {
         let spec = content(job)?;
         part(&spec);

@@ -3,7 +3,9 @@
 mod expand;
 mod identity;
 mod render;
+mod saved;
 
 pub use expand::{Ingredients, PlannedJob, PlannedRun, SHARD_BYTES, absolute, expand};
 pub use identity::{identity, run_name};
-pub use render::{Script, render};
+pub use render::{Extras, Script, SlurmExtras, quote, render};
+pub use saved::{RUN_VERSION, Saved};

@@ -1,12 +1,15 @@
 //! The job script: a template, strict about every name in it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
 
+use crate::config::Profile;
+
 /// What a job script is rendered from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Script<'a> {
     /// The template's text.
     pub template: &'a str,
@@ -22,6 +25,66 @@ pub struct Script<'a> {
     pub folder: &'a Path,
     /// The worker binary.
     pub worker: &'a Path,
+    /// What the cluster's profile adds to every job.
+    pub extras: &'a Extras,
+    /// File that must be there before the job can do anything: what its baseline leaves.
+    pub needs: Option<&'a Path>,
+    /// The run's folder, where the job puts the `reference.safetensors` that candidates wait for.
+    pub leaves: Option<&'a Path>,
+}
+
+/// What a cluster's profile adds to every job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Shell lines before the worker.
+    pub setup: Vec<String>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// File with secret environment variables, readable by its owner alone.
+    pub secrets: Option<String>,
+    /// What is asked of SLURM; its `options` are complete, from every key of the profile.
+    pub slurm: SlurmExtras,
+}
+
+/// What is asked of SLURM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlurmExtras {
+    /// Seconds before the time limit at which a job is told to stop.
+    pub signal_seconds: u32,
+    /// How often a stopped job queues itself again.
+    pub restarts: u32,
+    /// Everything that stands behind `#SBATCH`.
+    pub options: Vec<String>,
+}
+
+impl Extras {
+    /// What a profile adds.
+    pub fn of(profile: &Profile) -> Self {
+        let slurm = &profile.slurm;
+        let mut options = Vec::new();
+        let given = [
+            ("partition", &slurm.partition),
+            ("account", &slurm.account),
+            ("qos", &slurm.qos),
+            ("constraint", &slurm.constraint),
+            ("reservation", &slurm.reservation),
+            ("time", &slurm.time),
+            ("mem", &slurm.memory),
+        ];
+        options.extend(given.iter().filter_map(|(key, value)| Some(format!("--{key}={}", value.as_ref()?))));
+        options.extend(slurm.cpus.map(|cpus| format!("--cpus-per-task={cpus}")));
+        if slurm.gpus > 0 {
+            let kind = slurm.gpu_type.as_ref().map_or(String::new(), |kind| format!("{kind}:"));
+            options.push(format!("--gres=gpu:{kind}{}", slurm.gpus));
+        }
+        options.extend(slurm.options.iter().cloned());
+        Self {
+            setup: profile.setup.clone(),
+            environment: profile.environment.clone(),
+            secrets: None,
+            slurm: SlurmExtras { signal_seconds: slurm.signal_seconds, restarts: slurm.restarts, options },
+        }
+    }
 }
 
 /// Renders a job script. The filter `shell` quotes a value for a POSIX shell.
@@ -39,6 +102,16 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         folder => script.folder.display().to_string(),
         worker => script.worker.display().to_string(),
         version => env!("CARGO_PKG_VERSION"),
+        setup => script.extras.setup.clone(),
+        environment => script.extras.environment.clone(),
+        secrets => script.extras.secrets.as_deref(),
+        slurm => context! {
+            signal_seconds => script.extras.slurm.signal_seconds,
+            restarts => script.extras.slurm.restarts,
+            options => script.extras.slurm.options.clone(),
+        },
+        needs => script.needs.map(|path| path.display().to_string()),
+        leaves => script.leaves.map(|path| path.display().to_string()),
     };
     let rendered = environment.render_str(script.template, values);
     let ended = |mut text: String| {
@@ -54,12 +127,12 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             Some(line) => failure.line(line, 1),
             None => failure,
         }
-        .hint("templates may use: run, candidate, cluster, folder, worker, version, and the filter `shell`")
+        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, needs, leaves, slurm, and the filter `shell`")
     })
 }
 
 /// A value as one word of a POSIX shell, whatever is in it.
-fn quote(value: &str) -> String {
+pub fn quote(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     match !value.is_empty() && value.chars().all(plain) {
         true => value.to_owned(),
@@ -72,7 +145,7 @@ mod tests {
     use super::*;
     use crate::config::{Surroundings, template};
 
-    fn script<'a>(template: &'a str, folder: &'a Path) -> Script<'a> {
+    fn script<'a>(template: &'a str, folder: &'a Path, extras: &'a Extras) -> Script<'a> {
         Script {
             template,
             origin: Path::new("local.sh.j2"),
@@ -81,13 +154,16 @@ mod tests {
             cluster: "local",
             folder,
             worker: Path::new("/opt/it's here/qlaunch-worker"),
+            extras,
+            needs: None,
+            leaves: None,
         }
     }
 
     #[test]
     fn the_built_in_template_renders_with_its_values_quoted() {
         let (text, _) = template("local.sh.j2", &Surroundings::default()).unwrap();
-        let rendered = render(&script(&text, Path::new("/runs/tiny-7f3a/fp8"))).unwrap();
+        let rendered = render(&script(&text, Path::new("/runs/tiny-7f3a/fp8"), &Extras::default())).unwrap();
         assert!(rendered.contains("job=/runs/tiny-7f3a/fp8\n"), "{rendered}");
         assert!(rendered.contains("'/opt/it'\\''s here/qlaunch-worker' run --spec"), "{rendered}");
         assert!(!rendered.contains("{{"));
@@ -95,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_is_an_error_with_its_line() {
-        let error = render(&script("#!/bin/sh\n{{ gpus }}\n", Path::new("/x"))).unwrap_err();
+        let error =
+            render(&script("#!/bin/sh\n{{ gpus }}\n", Path::new("/x"), &Extras::default())).unwrap_err();
         assert_eq!((error.place.line, error.exit_code()), (Some(2), 3));
         assert!(error.message.contains("undefined"), "{error}");
     }

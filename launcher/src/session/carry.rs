@@ -1,64 +1,161 @@
 //! Carries out a planned run: the one place where the asynchronous edges are started and waited for.
 
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use qlaunch_shared::protocol::RunFolder;
 use qlaunch_shared::{Error, Result};
 
 use super::drive::Drive;
 use super::listener::Listener;
-use crate::backend::Processes;
-use crate::config::{Settings, Surroundings, template};
+use super::site::{Pace, Site, block_on};
+use crate::backend::{Backend, Processes, Slurm};
+use crate::config::{Kind, Secrets, Settings, Surroundings, template};
 use crate::engine::{Policy, State};
 use crate::journal::{Entry, Journal, Line};
-use crate::plan::PlannedRun;
-use crate::ship::worker_binary;
-use crate::transport::Local;
+use crate::plan::{Extras, PlannedRun, quote};
+use crate::ship::{Upload, portable_worker, ship_worker, worker_binary};
+use crate::transport::Transport;
 
 /// How a run is carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     /// Name of the cluster.
     pub cluster: String,
+    /// What runs its jobs.
+    pub kind: Kind,
+    /// Where they run.
+    pub site: Site,
     /// Text of the job template.
     pub template: String,
     /// Where the template came from.
     pub template_origin: PathBuf,
-    /// The worker binary.
+    /// What the profile adds to job scripts.
+    pub extras: Extras,
+    /// The worker binary, on the host where jobs run.
     pub worker: PathBuf,
+    /// The worker as it has to be sent there, where that is another host.
+    pub shipping: Option<Upload>,
+    /// Names of the secrets that jobs need, and the values of those that are known here.
+    pub secrets: (Vec<String>, Secrets),
     /// Rules for the engine.
     pub policy: Policy,
-    /// Whether finished jobs run again.
-    pub fresh: bool,
+    /// How often jobs are looked at.
+    pub pace: Pace,
+    /// How long SLURM may not know a job that is not lost.
+    pub lag: Duration,
+    /// What is to be done with jobs of earlier sessions.
+    pub opening: Opening,
+    /// Jobs that run again although they are done.
+    pub again: Vec<String>,
+}
+
+/// How a session treats what earlier ones left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// What failed is tried again, what is done stays.
+    Retry,
+    /// Everything runs again.
+    Fresh,
+    /// Nothing that failed is tried again; what goes on is watched.
+    Attach,
+    /// Nothing begins; the session is over when the jobs that nobody wants have ended.
+    Cancel,
 }
 
 /// Milliseconds that a worker has to stop: it promises five seconds, and a loaded machine gets twice that.
 const GRACE: u64 = 10_000;
+/// On a cluster a word to a job takes longer.
+const FAR_GRACE: u64 = 120_000;
 
 impl Setup {
-    /// Takes the setup from the settings.
+    /// Takes the setup from the settings of a cluster and the site that they lead to.
     ///
     /// # Errors
-    /// A kind of cluster without a backend, a template that is nowhere, no worker.
-    pub fn from_settings(settings: &Settings, around: &Surroundings, fresh: bool) -> Result<Self> {
+    /// A template that is nowhere, no worker, or one that cannot be shipped.
+    pub fn prepare(settings: &Settings, around: &Surroundings, site: Site, opening: Opening) -> Result<Self> {
         let profile = &settings.profile;
-        if profile.kind != "local" {
-            let origin = settings.origin("profile.kind").unwrap_or_default();
-            return Err(Error::input(format!("clusters of kind `{}` are not supported yet", profile.kind))
-                .at(origin)
-                .key("kind")
-                .hint("use `--cluster local`"));
-        }
         let (template, template_origin) = template(&profile.template, around)?;
+        let local = worker_binary(settings, around)?;
+        let shipping = match &site.workspace {
+            None => None,
+            Some(workspace) => Some(portable_worker(workspace, &local, settings)?),
+        };
+        let worker = shipping.as_ref().map_or(local, |file| file.to.clone());
+        let mut extras = Extras::of(profile);
+        if let Some(workspace) = site.workspace.as_ref().filter(|_| !profile.secrets.is_empty()) {
+            let file = workspace.join(format!("secrets-{}.env", settings.cluster));
+            extras.secrets = Some(file.display().to_string());
+        }
+        let near = profile.kind == Kind::Local;
         Ok(Self {
             cluster: settings.cluster.clone(),
+            kind: profile.kind,
+            site,
             template,
             template_origin,
-            worker: worker_binary(settings, around)?,
-            policy: Policy { jobs: profile.jobs, attempts: profile.attempts, grace: GRACE },
-            fresh,
+            extras,
+            secrets: (profile.secrets.clone(), around.secrets.of(&profile.secrets).0),
+            worker,
+            shipping,
+            policy: Policy {
+                jobs: profile.jobs,
+                attempts: profile.attempts,
+                grace: if near { GRACE } else { FAR_GRACE },
+                ahead: profile.kind == Kind::Slurm,
+            },
+            pace: Pace::of(settings),
+            lag: Duration::try_from_secs_f64(profile.slurm.lag_seconds).unwrap_or_default(),
+            opening,
+            again: Vec::new(),
         })
+    }
+
+    /// The setup of jobs on this machine.
+    ///
+    /// # Errors
+    /// A template that is nowhere, or no worker.
+    pub fn local(settings: &Settings, around: &Surroundings) -> Result<Self> {
+        block_on(async {
+            let site = Site::open(settings, around).await?;
+            Self::prepare(settings, around, site, Opening::Retry)
+        })
+    }
+
+    /// Sends the worker to where the jobs run.
+    ///
+    /// # Errors
+    /// A link that stays lost, a worker that does not run there.
+    pub async fn ship(&self) -> Result<()> {
+        if let Some(file) = &self.shipping {
+            ship_worker(&self.site.host, file, &self.cluster).await?;
+        }
+        match &self.extras.secrets {
+            None => Ok(()),
+            Some(path) => self.ship_secrets(path.as_ref()).await,
+        }
+    }
+
+    /// Secrets travel through the connection into a file that only its owner can read: no script, argument or journal
+    /// ever holds them. Where one is not known here, what was brought earlier serves.
+    async fn ship_secrets(&self, path: &Path) -> Result<()> {
+        let (names, known) = &self.secrets;
+        let missing = names.iter().find(|name| !known.iter().any(|(other, _)| other == name.as_str()));
+        if let Some(name) = missing {
+            return match self.site.host.exists(path).await? {
+                true => Ok(()),
+                false => Err(Error::input(format!("the secret `{name}` has no value here"))
+                    .key("secrets")
+                    .hint(format!("`export {name}=…`, or take it out of the cluster's profile"))),
+            };
+        }
+        let lines = known.iter().map(|(name, value)| format!("export {name}={}\n", quote(value)));
+        self.site.host.write_private(path, lines.collect::<String>().as_bytes()).await
+    }
+
+    /// Whether jobs outlive a launcher that is asked to stop.
+    pub fn detaches(&self) -> bool {
+        self.kind != Kind::Local
     }
 }
 
@@ -71,6 +168,8 @@ pub struct Carried {
     pub journal: Journal,
     /// Whether somebody asked to stop before everything was done.
     pub interrupted: bool,
+    /// Whether jobs go on without this launcher.
+    pub detached: bool,
 }
 
 /// Carries out a run until nothing is left to do, or until somebody asks to stop.
@@ -82,16 +181,25 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
         .map_err(|error| Error::io("make the run folder", &run.folder, &error))?;
     let (journal, lines) = Journal::open(&RunFolder(run.folder.clone()).journal())?;
     refuse_other_run(run, &lines)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::bug(format!("cannot start the event loop: {error}")))?;
-    runtime.block_on(async {
-        let mut drive = Drive::new(run, setup, (journal, &lines), (Processes::over(Local), Local), listener);
-        drive.open().await?;
-        drive.work().await?;
-        Ok(drive.into_carried())
+    let host = setup.site.host.clone();
+    block_on(async {
+        match setup.kind {
+            Kind::Slurm => {
+                let backend = Slurm::over(host.clone(), &setup.cluster, setup.lag);
+                drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
+            }
+            Kind::Local | Kind::Ssh => {
+                let backend = Processes::over(host.clone());
+                drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
+            }
+        }
     })
+}
+
+async fn drive<B: Backend, T: Transport>(mut drive: Drive<'_, B, T>) -> Result<Carried> {
+    drive.open().await?;
+    drive.work().await?;
+    Ok(drive.into_carried())
 }
 
 /// Two sweeps whose names and four digits are the same must not take each other's results for their own.

@@ -15,7 +15,7 @@ use crate::plan::{PlannedJob, PlannedRun};
 ///
 /// # Errors
 /// Outcomes that were there a moment ago and cannot be read now.
-pub fn entrants(run: &PlannedRun, state: &State) -> Result<Vec<Entrant>> {
+pub fn entrants(run: &PlannedRun, cluster: &str, state: &State) -> Result<Vec<Entrant>> {
     run.jobs
         .iter()
         .map(|planned| {
@@ -30,18 +30,23 @@ pub fn entrants(run: &PlannedRun, state: &State) -> Result<Vec<Entrant>> {
                 _ => (Ran::Unfinished, Vec::new()),
             };
             let (name, recipe) = (planned.name.clone(), planned.recipe.clone());
-            let checkpoint = checkpoint(planned, &folder, &ran);
+            let checkpoint = checkpoint(planned, run, cluster, &ran);
             Ok(Entrant { name, recipe, checkpoint, notes, ran })
         })
         .collect()
 }
 
-/// Where the results of a job lie. A job that did not end well has none.
-fn checkpoint(planned: &PlannedJob, folder: &JobFolder, ran: &Ran) -> Option<PathBuf> {
+/// Where the results of a job lie: a path here, or `CLUSTER:PATH`. A job that did not end well has none.
+fn checkpoint(planned: &PlannedJob, run: &PlannedRun, cluster: &str, ran: &Ran) -> Option<PathBuf> {
     let Ran::Ended(_) = ran else { return None };
-    match &planned.spec.quantize {
-        None => Some(planned.spec.model.clone()),
-        Some(quantize) => Some(quantize.out.clone().unwrap_or_else(|| folder.checkpoint())),
+    let there = RunFolder(run.site.clone()).job(&planned.name).checkpoint();
+    let path = match &planned.spec.quantize {
+        None => planned.spec.model.clone(),
+        Some(quantize) => quantize.out.clone().unwrap_or(there),
+    };
+    match run.site == run.folder {
+        true => Some(path),
+        false => Some(PathBuf::from(format!("{cluster}:{}", path.display()))),
     }
 }
 

@@ -1,23 +1,26 @@
 //! The loop of a session: decide, act, look, wait.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use qlaunch_shared::protocol::{JobFolder, Reference};
-use qlaunch_shared::{Error, Result};
+use qlaunch_shared::protocol::{JobFolder, RunFolder};
+use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::carry::{Carried, Setup, now};
+use super::carry::{Carried, Opening, Setup, now};
 use super::listener::{Listener, Notice};
-use crate::backend::{Backend, Poll, Ticket};
-use crate::engine::{Stage, State, apply, decide, fold, is_over};
+use super::requests::Requests;
+use crate::backend::{Backend, Ticket};
+use crate::engine::{Policy, Stage, State, apply, decide, fold, is_over};
 use crate::follow::Follower;
-use crate::journal::{Entry, JobName, Journal, Line, VERSION};
-use crate::plan::{PlannedJob, PlannedRun};
+use crate::journal::{Entry, Journal, Line};
+use crate::plan::PlannedRun;
 use crate::transport::Transport;
 
-/// Time between two looks at running jobs.
+/// Time between two looks at the screen and at what people ask for.
 const TICK: Duration = Duration::from_millis(100);
+/// Longest time between two tries to reach a host whose link was lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A session at work.
 pub struct Drive<'a, B, T> {
@@ -27,9 +30,24 @@ pub struct Drive<'a, B, T> {
     pub(super) transport: T,
     pub(super) listener: &'a mut dyn Listener,
     pub(super) state: State,
+    pub(super) followers: HashMap<String, Follower>,
+    /// What running jobs wait for, as far as that has been told.
+    pub(super) waiting: HashMap<String, Option<String>>,
+    /// When the scheduler is asked next, and how long the time between two questions is now.
+    pub(super) next_poll: Instant,
+    pub(super) between_polls: Duration,
+    /// Until when nothing is handed over, because a limit on jobs is reached.
+    pub(super) held_until: Option<Instant>,
+    /// Distinguishes this run from another one that lay in the same folder before.
+    pub(super) birth: u64,
+    /// Whether the journal has a line.
+    begun: bool,
     journal: Journal,
-    followers: HashMap<String, Follower>,
+    requests: Requests,
     grace: u64,
+    /// Tries to reach the host since its link was lost.
+    lost: u32,
+    detached: bool,
 }
 
 /// The signals that ask a session to stop.
@@ -62,82 +80,87 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
         (backend, transport): (B, T),
         listener: &'a mut dyn Listener,
     ) -> Self {
-        let (state, grace) = (fold(lines), setup.policy.grace);
-        Self { run, setup, backend, transport, listener, state, journal, followers: HashMap::new(), grace }
-    }
-
-    /// Takes the run over: finished jobs are kept if their results are still there, running ones are watched again.
-    pub async fn open(&mut self) -> Result<()> {
-        let name = |job: &PlannedJob| JobName { name: job.name.clone(), baseline: job.is_baseline() };
-        let jobs = self.run.jobs.iter().map(name).collect();
-        self.note(Entry::Opened {
-            version: VERSION,
-            launcher: env!("CARGO_PKG_VERSION").to_owned(),
-            identity: self.run.identity.clone(),
-            fresh: self.setup.fresh,
-            jobs,
-        })?;
-        let run = self.run;
-        for job in &run.jobs {
-            let Some(known) = self.state.job(&job.name) else {
-                continue;
-            };
-            let attempt = known.attempt;
-            match &known.stage {
-                Stage::Accepted if self.has_results(job, attempt).await? => {
-                    self.listener.notice(&Notice::Kept { job: &job.name });
-                }
-                Stage::Accepted => {
-                    self.note(Entry::NotSubmitted { job: job.name.clone(), attempt })?;
-                    self.listener.notice(&Notice::Gone { job: &job.name });
-                }
-                Stage::Running { .. } => self.watch(&job.name, attempt, true),
-                _ => {}
-            }
+        Self {
+            run,
+            setup,
+            backend,
+            transport,
+            listener,
+            state: fold(lines),
+            followers: HashMap::new(),
+            waiting: HashMap::new(),
+            next_poll: Instant::now(),
+            between_polls: setup.pace.least,
+            held_until: None,
+            birth: lines.first().map_or_else(now, |line| line.at),
+            begun: !lines.is_empty(),
+            journal,
+            requests: Requests::of(&run.folder),
+            grace: setup.policy.grace,
+            lost: 0,
+            detached: false,
         }
-        Ok(())
-    }
-
-    /// Whether everything that an accepted attempt left is still in place.
-    async fn has_results(&self, job: &PlannedJob, attempt: u32) -> Result<bool> {
-        let folder = self.folder(&job.name);
-        let mut needed = vec![folder.attempt(attempt).outcome()];
-        if job.spec.quantize.as_ref().is_some_and(|quantize| quantize.out.is_none()) {
-            needed.push(folder.checkpoint());
-        }
-        if job.spec.evaluate.as_ref().is_some_and(|evaluate| evaluate.reference == Reference::Keep) {
-            needed.push(self.run_folder().reference());
-        }
-        for path in needed {
-            if !self.transport.exists(&path).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Works until the run is over or stopped.
     pub async fn work(&mut self) -> Result<()> {
         let mut stops = Stops::listen()?;
         loop {
-            self.act().await?;
+            let stepped = self.step().await;
+            let pause = self.after(stepped)?;
             self.listener.tick();
-            if is_over(&self.state) {
+            if is_over(&self.state) || self.detached || self.is_cancelled() {
                 return Ok(());
             }
-            tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
-                () = stops.next() => self.stop()?,
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !self.requests.any() {
+                tokio::select! {
+                    () = tokio::time::sleep(TICK.min(pause)) => self.listener.tick(),
+                    () = stops.next() => {
+                        self.stop()?;
+                        break;
+                    }
+                }
             }
-            self.look().await?;
+        }
+    }
+
+    /// Looks, then does everything that is to be done.
+    async fn step(&mut self) -> Result<()> {
+        if self.detached {
+            return Ok(());
+        }
+        for job in self.requests.take() {
+            self.note(Entry::Unwanted { job })?;
+        }
+        self.look().await?;
+        self.act().await
+    }
+
+    /// A lost link says nothing about jobs: it is tried again, ever less often. Returns how long to wait.
+    fn after(&mut self, stepped: Result<()>) -> Result<Duration> {
+        match stepped {
+            Ok(()) => {
+                if std::mem::take(&mut self.lost) > 0 {
+                    self.listener.notice(&Notice::LinkBack);
+                }
+                Ok(self.setup.pace.glance)
+            }
+            Err(error) if error.kind == ErrorKind::Unreachable && self.setup.detaches() => {
+                if self.lost == 0 {
+                    self.listener.notice(&Notice::LinkLost { error: &error });
+                }
+                self.lost += 1;
+                Ok(Duration::from_millis(500).saturating_mul(1 << self.lost.min(10)).min(PATIENCE))
+            }
+            Err(error) => Err(error),
         }
     }
 
     /// Does everything that is to be done now. Each action changes the state, so it is asked again until nothing is left.
     async fn act(&mut self) -> Result<()> {
         loop {
-            let policy = crate::engine::Policy { grace: self.grace, ..self.setup.policy };
-            let actions = decide(&self.state, now(), &policy);
+            let actions = decide(&self.state, now(), &self.policy());
             if actions.is_empty() {
                 return Ok(());
             }
@@ -147,8 +170,27 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
         }
     }
 
-    /// The first request stops gently, the second at once.
+    fn policy(&self) -> Policy {
+        let held = self.held_until.is_some_and(|until| Instant::now() < until);
+        let held = held || self.setup.opening == Opening::Cancel;
+        let jobs = if held { 0 } else { self.setup.policy.jobs };
+        Policy { grace: self.grace, jobs, ..self.setup.policy }
+    }
+
+    /// Whether this session was to cancel jobs, and none of them holds a place any more.
+    fn is_cancelled(&self) -> bool {
+        let holds = |job: &crate::engine::Job| {
+            job.unwanted && matches!(job.stage, Stage::Running { .. } | Stage::Submitting | Stage::Done)
+        };
+        self.setup.opening == Opening::Cancel && !self.state.jobs.iter().any(holds)
+    }
+
+    /// Jobs of a cluster go on without us. Here the first request stops gently, the second at once.
     fn stop(&mut self) -> Result<()> {
+        if self.setup.detaches() {
+            self.detached = true;
+            return Ok(());
+        }
         if self.state.stopping {
             self.grace = 0;
             return Ok(());
@@ -157,59 +199,21 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
         self.note(Entry::Stopping)
     }
 
-    /// Reads what running jobs say and asks what became of them.
-    async fn look(&mut self) -> Result<()> {
-        let running: Vec<(String, u32, crate::journal::Handle)> = self
-            .state
-            .jobs
-            .iter()
-            .filter_map(|job| match &job.stage {
-                Stage::Running { handle, .. } => Some((job.name.clone(), job.attempt, handle.clone())),
-                _ => None,
-            })
-            .collect();
-        for (job, attempt, handle) in running {
-            let ticket = self.ticket(&job, attempt);
-            // Asked first, read second: what was said before the end is never missed.
-            let poll = self.backend.poll(&ticket, &handle).await?;
-            self.hear(&job).await?;
-            if let Poll::Ended(ending) = poll {
-                self.followers.remove(&job);
-                self.listener.notice(&Notice::Ended { job: &job, ending: &ending });
-                self.note(Entry::Ended { job, attempt, ending })?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn hear(&mut self, job: &str) -> Result<()> {
-        if let Some(follower) = self.followers.get_mut(job) {
-            for said in follower.read(&self.transport).await? {
-                self.listener.notice(&Notice::Said { job, said: &said });
-            }
-        }
-        Ok(())
-    }
-
-    /// Follows an attempt from its first event on.
-    pub(super) fn watch(&mut self, job: &str, attempt: u32, again: bool) {
-        let events = self.ticket(job, attempt).attempt().events();
-        self.followers.insert(job.to_owned(), Follower::new(events));
-        self.listener.notice(&match again {
-            true => Notice::TakenOver { job, attempt },
-            false => Notice::Started { job, attempt },
-        });
-    }
-
     /// Writes an entry and lets it change the state.
     pub(super) fn note(&mut self, entry: Entry) -> Result<()> {
-        let line = self.journal.append(now(), entry)?;
+        // The first line is as old as the run: names of jobs are made from it.
+        let at = if self.begun { now() } else { self.birth };
+        self.begun = true;
+        let line = self.journal.append(at, entry)?;
         self.state = apply(std::mem::take(&mut self.state), &line);
+        // Something happens: the scheduler is asked often again.
+        self.between_polls = self.setup.pace.least;
         Ok(())
     }
 
-    pub(super) fn run_folder(&self) -> qlaunch_shared::protocol::RunFolder {
-        qlaunch_shared::protocol::RunFolder(self.run.folder.clone())
+    /// The run's folder where its jobs are.
+    pub(super) fn run_folder(&self) -> RunFolder {
+        RunFolder(self.run.site.clone())
     }
 
     pub(super) fn folder(&self, job: &str) -> JobFolder {
@@ -217,13 +221,27 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     }
 
     pub(super) fn ticket(&self, job: &str, attempt: u32) -> Ticket {
-        Ticket { folder: self.folder(job).0, attempt }
+        let restart =
+            self.state.job(job).filter(|known| known.attempt == attempt).map_or(0, |known| known.restart);
+        let folder = self.folder(job).0;
+        let token = token(&self.run.folder, self.birth, &folder, attempt);
+        Ticket { folder, attempt, restart, token }
     }
 
     /// Ends the session.
     pub fn into_carried(self) -> Carried {
         let undone = |job: &crate::engine::Job| matches!(job.stage, Stage::Waiting | Stage::Stopped { .. });
         let interrupted = self.state.stopping && self.state.jobs.iter().any(undone);
-        Carried { state: self.state, journal: self.journal, interrupted }
+        Carried { state: self.state, journal: self.journal, interrupted, detached: self.detached }
     }
+}
+
+/// What an attempt is recognised by: the run's folder here, its birth, the job's folder there, the attempt.
+pub(super) fn token(run: &std::path::Path, birth: u64, folder: &std::path::Path, attempt: u32) -> String {
+    use sha2::{Digest, Sha256};
+    let whole = format!("{}\n{birth}\n{}\n{attempt}", super::claim::owner(run), folder.display());
+    let hash = Sha256::digest(whole.as_bytes());
+    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    format!("ql-{hash}-{name}-{attempt}")
 }

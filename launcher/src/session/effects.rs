@@ -1,16 +1,18 @@
 //! What a session does to the world, each deed with its intent in the journal before and its effect after.
 
 use std::path::Path;
+use std::time::Instant;
 
 use qlaunch_shared::protocol::Reference;
-use qlaunch_shared::{Error, Result};
+use qlaunch_shared::{Error, ErrorKind, Result};
 
+use super::carry::Setup;
 use super::drive::Drive;
 use super::listener::Notice;
-use crate::backend::Backend;
+use crate::backend::{Backend, Handed};
 use crate::engine::{Action, Stage};
-use crate::journal::{Ending, Entry};
-use crate::plan::{PlannedJob, Script, render};
+use crate::journal::{Ending, Entry, Handle};
+use crate::plan::{PlannedJob, PlannedRun, Script, render};
 use crate::transport::Transport;
 
 impl<B: Backend, T: Transport> Drive<'_, B, T> {
@@ -28,36 +30,42 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     async fn submit(&mut self, name: &str, attempt: u32) -> Result<()> {
         self.note(Entry::Submitting { job: name.to_owned(), attempt })?;
         match self.hand_over(name, attempt).await {
-            Ok(handle) => {
+            Ok(Handed::Taken(handle)) => {
                 self.note(Entry::Submitted { job: name.to_owned(), attempt, handle })?;
                 self.watch(name, attempt, false);
                 Ok(())
             }
+            Ok(Handed::Later(why)) => {
+                self.held_until = Some(Instant::now() + self.setup.pace.most);
+                self.listener.notice(&Notice::Held { why: &why });
+                self.note(Entry::NotSubmitted { job: name.to_owned(), attempt })
+            }
+            // Nobody knows whether it was taken: it is looked for before anything else is done with it.
+            Err(error) if error.kind == ErrorKind::Unreachable && self.setup.detaches() => Err(error),
             Err(error) => {
                 let ending = Ending::Failed { error };
                 self.listener.notice(&Notice::Ended { job: name, ending: &ending });
-                self.note(Entry::Ended { job: name.to_owned(), attempt, ending })
+                self.note(Entry::Ended { job: name.to_owned(), attempt, restart: 0, ending })
             }
         }
     }
 
-    async fn hand_over(&self, name: &str, attempt: u32) -> Result<crate::journal::Handle> {
+    async fn hand_over(&self, name: &str, attempt: u32) -> Result<Handed> {
         let job = self.planned(name)?;
         let folder = self.folder(name);
         let spec = serde_json::to_vec_pretty(&job.spec)
             .map_err(|error| Error::bug(format!("cannot spell the spec of `{name}`: {error}")))?;
-        let script = render(&Script {
-            template: &self.setup.template,
-            origin: &self.setup.template_origin,
-            run: &self.run.name,
-            candidate: name,
-            cluster: &self.setup.cluster,
-            folder: &folder.0,
-            worker: &self.setup.worker,
-        })?;
+        let script = render(&script_of(job, self.run, self.setup, &folder.0))?;
         self.transport.write(&folder.spec(), &spec).await?;
         self.transport.write(&folder.script(), script.as_bytes()).await?;
-        self.backend.submit(&self.ticket(name, attempt)).await
+        let baselines = self.state.jobs.iter().filter(|other| other.baseline && !job.is_baseline());
+        let after: Vec<Handle> = baselines
+            .filter_map(|other| match &other.stage {
+                Stage::Running { handle, .. } => Some(handle.clone()),
+                _ => None,
+            })
+            .collect();
+        self.backend.submit(&self.ticket(name, attempt), &after).await
     }
 
     fn planned(&self, name: &str) -> Result<&PlannedJob> {
@@ -75,7 +83,8 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
         }
         if self.transport.exists(&ticket.attempt().outcome()).await? {
             let ending = crate::backend::ending(&self.transport, &ticket).await?;
-            return self.note(Entry::Ended { job: name.to_owned(), attempt, ending });
+            self.bring_home(&ticket).await?;
+            return self.note(Entry::Ended { job: name.to_owned(), attempt, restart: 0, ending });
         }
         self.note(Entry::NotSubmitted { job: name.to_owned(), attempt })
     }
@@ -89,6 +98,7 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
                 self.listener.notice(&Notice::Accepted { job: name });
                 Ok(())
             }
+            Err(error) if error.kind == ErrorKind::Unreachable => Err(error),
             Err(error) => self.give_up(name, error),
         }
     }
@@ -96,12 +106,12 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     async fn move_up(&self, name: &str, attempt: u32) -> Result<()> {
         let spec = &self.planned(name)?.spec;
         let folder = self.folder(name);
-        let from = folder.attempt(attempt);
+        let from = self.ticket(name, attempt).attempt();
         if spec.quantize.as_ref().is_some_and(|quantize| quantize.out.is_none()) {
             self.replace(&from.checkpoint(), &folder.checkpoint()).await?;
         }
         if spec.evaluate.as_ref().is_some_and(|evaluate| evaluate.reference == Reference::Keep) {
-            self.replace(&from.reference(), &self.run_folder().reference()).await?;
+            self.publish(&from.reference(), &self.run_folder().reference()).await?;
         }
         Ok(())
     }
@@ -127,19 +137,56 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
         self.transport.remove(old).await
     }
 
+    /// Puts a file in the place of an older one at one stroke: jobs that wait for it may be opening it.
+    async fn publish(&self, new: &Path, place: &Path) -> Result<()> {
+        match (self.transport.exists(new).await?, self.transport.exists(place).await?) {
+            (true, _) => self.transport.rename(new, place).await,
+            (false, true) => Ok(()),
+            (false, false) => Err(Error::bug("the worker was done, but left nothing here").at(new)),
+        }
+    }
+
     fn give_up(&mut self, name: &str, error: Error) -> Result<()> {
         self.listener.notice(&Notice::GivenUp { job: name, error: &error });
         self.note(Entry::GivenUp { job: name.to_owned(), error })
     }
 
     async fn cancel(&mut self, name: &str, kill: bool) -> Result<()> {
-        let Some(Stage::Running { handle, .. }) = self.state.job(name).map(|job| job.stage.clone()) else {
+        let known = self.state.job(name).map(|job| (job.stage.clone(), job.attempt));
+        let Some((Stage::Running { handle, .. }, attempt)) = known else {
             return Ok(());
         };
+        let ticket = self.ticket(name, attempt);
         self.note(Entry::Cancelling { job: name.to_owned(), kill })?;
         match kill {
-            true => self.backend.kill(&handle).await,
-            false => self.backend.cancel(&handle).await,
+            true => self.backend.kill(&ticket, &handle).await,
+            false => self.backend.cancel(&ticket, &handle).await,
         }
+    }
+}
+
+/// What a job's script is rendered from, in a submission and in a dry run alike.
+pub fn script_of<'a>(
+    job: &'a PlannedJob,
+    run: &'a PlannedRun,
+    setup: &'a Setup,
+    folder: &'a Path,
+) -> Script<'a> {
+    let evaluate = job.spec.evaluate.as_ref();
+    let needs = evaluate.and_then(|evaluate| match &evaluate.reference {
+        Reference::Kept(path) => Some(path.as_path()),
+        _ => None,
+    });
+    Script {
+        template: &setup.template,
+        origin: &setup.template_origin,
+        run: &run.name,
+        candidate: &job.name,
+        cluster: &setup.cluster,
+        folder,
+        worker: &setup.worker,
+        extras: &setup.extras,
+        needs,
+        leaves: evaluate.is_some_and(|evaluate| evaluate.reference == Reference::Keep).then_some(&*run.site),
     }
 }

@@ -32,6 +32,32 @@ pub enum Notice<'a> {
         /// Which try.
         attempt: u32,
     },
+    /// A job in a queue waits for something else than before, or for nothing any more.
+    Waiting {
+        /// The job's name.
+        job: &'a str,
+        /// What it waits for; none when it runs.
+        reason: Option<&'a str>,
+    },
+    /// The scheduler started a job again by itself.
+    Restarted {
+        /// The job's name.
+        job: &'a str,
+        /// How often it has done so.
+        restart: u32,
+    },
+    /// The host does not answer; jobs go on without us.
+    LinkLost {
+        /// Why.
+        error: &'a Error,
+    },
+    /// The host answers again.
+    LinkBack,
+    /// A limit on jobs is reached: the rest is handed over later.
+    Held {
+        /// Which, in the scheduler's words.
+        why: &'a str,
+    },
     /// A worker said something.
     Said {
         /// The job's name.

@@ -31,6 +31,7 @@ pub fn carry_out_single(single: Single, setup: &Setup, listener: &mut dyn Listen
     let run = PlannedRun {
         name: name.clone(),
         folder: folder.clone(),
+        site: folder.clone(),
         identity: String::new(),
         jobs: vec![single.job],
     };

@@ -1,5 +1,16 @@
-//! The worker binary, brought to where the jobs run.
+//! What jobs need, brought to where they run: the worker, the model, the data.
 
+mod elf;
 mod local;
+mod places;
+mod shadow;
+mod stage;
+mod upload;
+mod worker;
 
 pub use local::worker_binary;
+pub use places::cluster_path;
+pub use shadow::shadow_sweep;
+pub use stage::{Places, Staged, Staging, plan_staging, relocate};
+pub use upload::{Upload, sha256, upload};
+pub use worker::{portable_worker, ship_worker};

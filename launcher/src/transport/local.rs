@@ -1,7 +1,8 @@
 //! This machine.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as Io, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,33 +10,15 @@ use std::time::Duration;
 use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::process::Command;
 
-use super::contract::{CommandOutput, Transport};
-
-/// Longest that a command of ours may take; jobs are started in the background and do not count.
-const DEADLINE: Duration = Duration::from_secs(30);
+use super::contract::{Chunk, CommandOutput, Transport, Wanted};
 
 /// This machine. File operations are short and done in place; only commands are waited for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Local;
 
 impl Transport for Local {
-    async fn read(&self, path: &Path, from: u64, limit: u64) -> Result<Option<Vec<u8>>> {
-        let fault = |error: std::io::Error| Error::io("read", path, &error);
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == Io::NotFound => return Ok(None),
-            Err(error) => return Err(fault(error)),
-        };
-        let mut bytes = Vec::new();
-        if from > 0 {
-            file.seek(SeekFrom::Start(from)).map_err(fault)?;
-        }
-        match file.take(limit).read_to_end(&mut bytes) {
-            Ok(_) => Ok(Some(bytes)),
-            // A process that ends while its /proc entry is read: the entry is as good as gone.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
-            Err(error) => Err(fault(error)),
-        }
+    async fn read_many(&self, wanted: &[Wanted]) -> Result<Vec<Option<Chunk>>> {
+        wanted.iter().map(read).collect()
     }
 
     async fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -53,6 +36,36 @@ impl Transport for Local {
             drop(fs::remove_file(&partial));
             Error::io("write", path, &error)
         })
+    }
+
+    async fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            self.make_folder(folder).await?;
+        }
+        let partial = path.with_extension("partial");
+        let written = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&partial)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&partial, path));
+        written.map_err(|error| Error::io("write", path, &error))
+    }
+
+    async fn append(&self, path: &Path, size: u64, bytes: &[u8]) -> Result<u64> {
+        if let Some(folder) = path.parent() {
+            self.make_folder(folder).await?;
+        }
+        let fault = |error: std::io::Error| Error::io("add to", path, &error);
+        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(fault)?;
+        let there = file.metadata().map_err(fault)?.len();
+        if there == size {
+            file.write_all(bytes).map_err(fault)?;
+            return Ok(size + bytes.len() as u64);
+        }
+        Ok(there)
     }
 
     async fn make_folder(&self, path: &Path) -> Result<()> {
@@ -77,21 +90,46 @@ impl Transport for Local {
         removed.map_err(|error| Error::io("remove", path, &error))
     }
 
-    async fn shell(&self, script: &str, arguments: &[&str]) -> Result<CommandOutput> {
+    async fn shell_within(
+        &self,
+        deadline: Duration,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<CommandOutput> {
         let unreachable =
             |why: String| Error::new(ErrorKind::Unreachable, format!("cannot run a shell: {why}"));
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script).arg("qlaunch").args(arguments);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        match tokio::time::timeout(DEADLINE, command.output()).await {
+        match tokio::time::timeout(deadline, command.output()).await {
             Ok(Ok(output)) => Ok(CommandOutput {
                 code: output.status.code(),
                 stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             }),
             Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable(format!("no answer within {} seconds", DEADLINE.as_secs()))),
+            Err(_) => Err(unreachable(format!("no answer within {} seconds", deadline.as_secs()))),
         }
+    }
+}
+
+fn read(wanted: &Wanted) -> Result<Option<Chunk>> {
+    let fault = |error: std::io::Error| Error::io("read", &wanted.path, &error);
+    let mut file = match File::open(&wanted.path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == Io::NotFound => return Ok(None),
+        Err(error) => return Err(fault(error)),
+    };
+    let metadata = file.metadata().map_err(fault)?;
+    let mut bytes = Vec::new();
+    if wanted.from > 0 {
+        file.seek(SeekFrom::Start(wanted.from)).map_err(fault)?;
+    }
+    match file.take(wanted.limit).read_to_end(&mut bytes) {
+        Ok(_) => Ok(Some(Chunk { bytes, size: metadata.len(), inode: metadata.ino() })),
+        // A process that ends while its /proc entry is read: the entry is as good as gone.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(fault(error)),
     }
 }
 

@@ -1,7 +1,14 @@
 //! Files and commands of a host, near or far.
 
 mod contract;
+mod far;
+mod frames;
+mod host;
 mod local;
+mod refusal;
+mod ssh;
 
-pub use contract::{CommandOutput, Transport};
+pub use contract::{Chunk, CommandOutput, DEADLINE, Transport, Wanted};
+pub use host::Host;
 pub use local::Local;
+pub use ssh::{Ssh, Way};

@@ -65,6 +65,15 @@ impl Screen {
         write_to(&mut self.out, &text)
     }
 
+    /// Writes bytes as they are: what a program of somebody else printed.
+    ///
+    /// # Errors
+    /// A reader that is gone or a disk that is full.
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.out.write_all(bytes).and_then(|()| self.out.flush());
+        written.map_err(|error| Error::io("write the output", Path::new("stdout"), &error))
+    }
+
     /// Says something on stderr. A reader that is gone misses nothing that was asked for.
     pub fn say(&mut self, text: &str) {
         drop(write_to(&mut self.err, text));

@@ -125,11 +125,19 @@ impl Track {
             Notice::Accepted { job } => (*job, Standing::Done),
             Notice::GivenUp { job, .. } => (*job, Standing::Failed),
             Notice::Ended { job, ending: Ending::Failed { .. } } => (*job, Standing::Failed),
-            Notice::Ended { job, ending: Ending::Interrupted | Ending::Lost { .. } } => {
-                (*job, Standing::Waiting)
-            }
+            Notice::Ended {
+                job,
+                ending: Ending::Interrupted | Ending::Lost { .. } | Ending::Unstarted { .. },
+            } => (*job, Standing::Waiting),
             Notice::Said { job, said: Said::Event(event) } => return self.hear(job, event, now),
-            Notice::Ended { .. } | Notice::Said { .. } | Notice::Stopping => return,
+            Notice::Ended { .. }
+            | Notice::Said { .. }
+            | Notice::Stopping
+            | Notice::Waiting { .. }
+            | Notice::Restarted { .. }
+            | Notice::LinkLost { .. }
+            | Notice::LinkBack
+            | Notice::Held { .. } => return,
         };
         if let Some(job) = self.jobs.iter_mut().find(|job| job.name == name) {
             job.standing = standing;
@@ -235,12 +243,26 @@ pub fn line(notice: &Notice<'_>, track: &Track) -> Option<(Level, String)> {
             (Level::Info, named(job, &format!("attempt {attempt}")))
         }
         Notice::Ended { job, ending } => match ending {
-            Ending::Lost { error } => (Level::Warning, named(job, &error.message)),
+            Ending::Lost { error, .. } | Ending::Unstarted { error } => {
+                (Level::Warning, named(job, &error.message))
+            }
             Ending::Failed { error } => return failed(job, error),
             Ending::Interrupted => (Level::Info, named(job, "stopped at a safe point")),
             Ending::Done => return None,
         },
         Notice::GivenUp { job, error } => return failed(job, error),
+        Notice::Waiting { job, reason: Some(reason) } => {
+            (Level::Info, named(job, &format!("in the queue ({reason})")))
+        }
+        Notice::Waiting { job, reason: None } => (Level::Info, named(job, "runs")),
+        Notice::Restarted { job, restart } => {
+            (Level::Info, named(job, &format!("started again by the scheduler ({restart})")))
+        }
+        Notice::LinkLost { error } => {
+            (Level::Warning, format!("{}; jobs go on, and the link is tried again", error.message))
+        }
+        Notice::LinkBack => (Level::Info, "the link is back".to_owned()),
+        Notice::Held { why } => (Level::Info, format!("the rest is handed over later: {why}")),
         Notice::Stopping => (Level::Info, "stopping; press Ctrl-C again to stop at once".to_owned()),
         Notice::Said { job, said } => {
             let (level, text) = words(said)?;

@@ -45,7 +45,7 @@ fn a_job_that_is_tried_again_starts_from_nothing() {
     let mut track = track(begun);
     track.take(&Notice::Started { job: "a", attempt: 1 }, begun);
     track.take(&Notice::Said { job: "a", said: &phase(Phase::Evaluate, 100) }, begun);
-    let lost = Ending::Lost { error: Error::bug("gone") };
+    let lost = Ending::Lost { error: Error::bug("gone"), class: crate::journal::Loss::Infrastructure };
     track.take(&Notice::Ended { job: "a", ending: &lost }, begun);
     assert_eq!((track.jobs[1].standing, track.share()), (Standing::Waiting, 0.0));
 }

@@ -1,5 +1,6 @@
 #!/bin/sh
 # A worker that only pretends: what it does for a candidate stands in the file $FAKE/CANDIDATE.
+[ "${1:-}" != --version ] || { echo "qlaunch-worker fake"; exit 0; }
 while [ $# -gt 0 ]; do
   case "$1" in --spec) spec=$2; shift ;; --attempt) attempt=$2; shift ;; esac
   shift
@@ -10,6 +11,7 @@ perplexity=$(cat "$FAKE/$candidate.perplexity" 2>/dev/null || echo 100.0)
 bytes=$(cat "$FAKE/$candidate.bytes" 2>/dev/null || echo 10251264)
 gate=$(cat "$FAKE/$candidate.gate" 2>/dev/null || echo pass)
 echo "$candidate" >> "$FAKE/ran"
+[ -z "${HF_TOKEN:-}" ] || echo "$GREETING ${#HF_TOKEN}" >> "$FAKE/environment"
 sequence=0
 
 say() {

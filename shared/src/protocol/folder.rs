@@ -1,10 +1,13 @@
 //! Where things lie in a run folder, the same on every backend.
 //!
 //! ```text
-//! runs/RUN/ sweep.yaml plan.json journal.jsonl portfolio.json reference.safetensors
+//! runs/RUN/ sweep.yaml plan.json run.json journal.jsonl portfolio.json reference.safetensors
 //!           CANDIDATE/ spec.json job.sh checkpoint/ attempts/N/
 //! attempts/N/ = log events.jsonl outcome.json checkpoint/ reference.safetensors
 //! ```
+//! On another host the run has a second folder, its site, with `owner` (who drives it), `reference.safetensors` and the
+//! jobs; a scheduler that starts attempt N again by itself gives it `attempts/N.1`, `attempts/N.2` and so on.
+//!
 //! A worker writes only below `attempts/N/`. The launcher reads the newest attempt only and moves its checkpoint (and
 //! the reference) up when it accepts the outcome, so late writes of a dead node's worker are harmless.
 

@@ -8,8 +8,16 @@ use crate::yaml::{Document, Node, from_document, from_node};
 use crate::{Error, Result};
 
 /// Names that a candidate must not have, because files of the run folder do.
-const TAKEN: [&str; 5] =
-    ["sweep.yaml", "plan.json", "journal.jsonl", "portfolio.json", "reference.safetensors"];
+const TAKEN: [&str; 8] = [
+    "sweep.yaml",
+    "plan.json",
+    "run.json",
+    "journal.jsonl",
+    "portfolio.json",
+    "reference.safetensors",
+    "owner",
+    "cancel",
+];
 
 /// Reads the text of a sweep file; paths in it are taken from the file's own folder.
 ///

@@ -3,8 +3,8 @@
 pub mod backend;
 pub mod cpu;
 pub mod cuda;
-mod operands;
 mod hadamard;
+mod operands;
 pub mod routing;
 
 pub use backend::{

@@ -1,0 +1,240 @@
+//! Jobs of SLURM, over any transport. Their names are their identity; ids are given away twice after a crash.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use qlaunch_shared::{Error, ErrorKind, Result};
+
+use super::contract::{Backend, Handed, Poll, Ticket};
+use super::ending::witnessed;
+use super::slurm_answers::{ACCOUNTS, CANCEL, FIND, KILL, LOOK, SUBMIT, Seen, look};
+use super::slurm_queue::{COLUMNS, Row, Standing, accounts, rows, standing, waiting};
+use super::slurm_refusal::{Refusal, refusal};
+use crate::journal::{Ending, Handle, Loss};
+use crate::transport::{CommandOutput, Transport};
+
+/// The reason of a job that SLURM dropped because what it waited for has failed. One that a person cancels while it waits
+/// keeps the reason `Dependency`.
+const DROPPED: &str = "DependencyNeverSatisfied";
+
+/// SLURM of one cluster.
+#[derive(Debug)]
+pub struct Slurm<T> {
+    transport: T,
+    cluster: String,
+    /// How long a job may be over or unknown without a witness: file systems lag behind the scheduler.
+    lag: Duration,
+    /// Since when jobs are over or unknown, by name.
+    absent: RefCell<HashMap<String, Instant>>,
+}
+
+impl<T: Transport> Slurm<T> {
+    /// SLURM as it is reached over a transport.
+    pub fn over(transport: T, cluster: impl Into<String>, lag: Duration) -> Self {
+        Self { transport, cluster: cluster.into(), lag, absent: RefCell::default() }
+    }
+
+    fn unreachable(&self, output: &CommandOutput) -> Error {
+        match refusal(&output.stderr, &self.cluster) {
+            Refusal::Unknown(error) => error,
+            _ => Error::new(
+                ErrorKind::Unreachable,
+                format!("the scheduler does not answer: {}", output.stderr.trim()),
+            )
+            .hint(format!("look at it: `qlaunch cluster check {}`", self.cluster)),
+        }
+    }
+
+    /// Whether a job has been over or unknown for longer than file systems lag.
+    fn is_gone(&self, name: &str) -> bool {
+        let since = *self.absent.borrow_mut().entry(name.to_owned()).or_insert_with(Instant::now);
+        since.elapsed() >= self.lag
+    }
+
+    /// What became of one attempt.
+    async fn judge(
+        &self,
+        ticket: &Ticket,
+        row: Option<&Row>,
+        (seen, answered): (Seen, bool),
+    ) -> Result<Poll> {
+        let ticket = ticket.restarted(seen.restart);
+        let restart = seen.restart;
+        let running = |waiting| Poll::Running { restart, waiting };
+        let active = match row.map(|row| (standing(&row.state), row)) {
+            Some((Standing::Waiting, row)) => Some(running(Some(waiting(&row.reason)))),
+            Some((Standing::Active, _)) => Some(running(None)),
+            Some((Standing::Unknown, row)) => Some(running(Some(format!("SLURM calls it {}", row.state)))),
+            Some((Standing::Over, _)) | None => None,
+        };
+        if let Some(poll) = active {
+            self.absent.borrow_mut().remove(&ticket.token);
+            return Ok(poll);
+        }
+        if seen.witness
+            && let Some(ending) = witnessed(&self.transport, &ticket).await?
+        {
+            // Without the scheduler's word a stop at a safe point may be the queue's business.
+            let is_final = answered || matches!(ending, Ending::Done | Ending::Failed { .. });
+            if !is_final {
+                return Ok(running(None));
+            }
+            let ending = match (row.filter(|row| is_cancelled(row)), ending) {
+                (Some(row), Ending::Interrupted | Ending::Lost { .. }) => cancelled(row),
+                (_, ending) => ending,
+            };
+            return Ok(Poll::Ended { restart, ending });
+        }
+        if !answered || !self.is_gone(&ticket.token) {
+            return Ok(running(None));
+        }
+        let account = match row {
+            Some(row) => Some(row.clone()),
+            None => self.account(&ticket.token).await?,
+        };
+        let ending = without_witness(account.as_ref(), &ticket);
+        self.absent.borrow_mut().remove(&ticket.token);
+        Ok(Poll::Ended { restart, ending })
+    }
+
+    /// What the accounts say of a job that left the queue, where there are accounts.
+    async fn account(&self, name: &str) -> Result<Option<Row>> {
+        let output = self.transport.shell(ACCOUNTS, &[name]).await?;
+        Ok(accounts(&output.stdout).remove(name))
+    }
+}
+
+/// Whether SLURM says that somebody took a job back, rather than that its dependency failed.
+fn is_cancelled(row: &Row) -> bool {
+    row.state.starts_with("CANCELLED") && row.reason != DROPPED
+}
+
+/// Whoever cancels a job by hand does not want it back.
+fn cancelled(row: &Row) -> Ending {
+    let message = format!("it was cancelled ({} {})", row.id, row.state);
+    Ending::Failed {
+        error: Error::new(ErrorKind::Interrupted, message).hint("submit the sweep again to run it"),
+    }
+}
+
+/// How a job ended that left nothing but the scheduler's word.
+fn without_witness(row: Option<&Row>, ticket: &Ticket) -> Ending {
+    let log = ticket.first().log();
+    let error = |what: String| {
+        Error::new(ErrorKind::Bug, what).at(&log).hint(format!("read its log: `less {}`", log.display()))
+    };
+    let lost = |what: String, class| Ending::Lost { error: error(what), class };
+    let Some(row) = row else {
+        return lost(
+            "the scheduler has no trace of the job, and it left none".to_owned(),
+            Loss::Infrastructure,
+        );
+    };
+    let on = if row.nodes.is_empty() { String::new() } else { format!(" on {}", row.nodes) };
+    let word = row.state.split([' ', '+']).next().unwrap_or_default();
+    match word {
+        "TIMEOUT" | "DEADLINE" => Ending::Lost {
+            error: error(format!("its time was over{on}"))
+                .hint("give it more: `slurm.time` in the cluster's profile"),
+            class: Loss::Timeout,
+        },
+        "PREEMPTED" => lost(format!("a more important job took its place{on}"), Loss::Preempted),
+        "OUT_OF_MEMORY" => Ending::Failed {
+            error: Error::input(format!("it needed more memory than it had{on}"))
+                .at(&log)
+                .hint("give it more: `slurm.memory` in the cluster's profile"),
+        },
+        "CANCELLED" if row.reason == DROPPED => {
+            Ending::Unstarted { error: error(format!("the scheduler dropped it: {}", row.reason)) }
+        }
+        "CANCELLED" => cancelled(row),
+        "FAILED" => lost(
+            format!(
+                "it failed{on} before the worker could say why ({}); a log that cannot be written does that",
+                row.reason
+            ),
+            Loss::Infrastructure,
+        ),
+        "COMPLETED" => lost(format!("it ended{on} without a word: is the disk full?"), Loss::Infrastructure),
+        _ => lost(format!("SLURM says {}{on}", row.state), Loss::Infrastructure),
+    }
+}
+
+impl<T: Transport> Backend for Slurm<T> {
+    async fn submit(&self, ticket: &Ticket, after: &[Handle]) -> Result<Handed> {
+        let first = ticket.first();
+        let folder = first.0.display().to_string();
+        // SLURM reads `%` in the name of the log as the beginning of a pattern.
+        let log = format!("--output={}", first.log().display().to_string().replace('%', "%%"));
+        let attempt = ticket.attempt.to_string();
+        let script = ticket.job().script().display().to_string();
+        let (name, comment) =
+            (format!("--job-name={}", ticket.token), format!("--comment=qlaunch:{}", ticket.token));
+        let chdir = format!("--chdir={}", ticket.folder.display());
+        let ids: Vec<&str> = after
+            .iter()
+            .filter_map(|handle| if let Handle::Slurm { id, .. } = handle { Some(&**id) } else { None })
+            .collect();
+        let dependency = format!("--dependency=afterok:{}", ids.join(":"));
+        let mut arguments = vec![&*ticket.token, &*folder, &*name, &*comment, &*log, &*chdir];
+        if !ids.is_empty() {
+            // Otherwise a job whose dependency failed would wait for ever.
+            arguments.extend([&*dependency, "--kill-on-invalid-dep=yes"]);
+        }
+        arguments.extend([&*script, &*attempt]);
+        let output = self.transport.shell(SUBMIT, &arguments).await?;
+        if output.code == Some(0) {
+            let id = output.stdout.trim().to_owned();
+            return Ok(Handed::Taken(Handle::Slurm { id, name: ticket.token.clone() }));
+        }
+        if output.code == Some(91) {
+            return Err(self.unreachable(&output));
+        }
+        match refusal(&output.stderr, &self.cluster) {
+            Refusal::Later(why) => Ok(Handed::Later(why)),
+            Refusal::Final(error) | Refusal::Unknown(error) => Err(error),
+        }
+    }
+
+    async fn find(&self, ticket: &Ticket) -> Result<Option<Handle>> {
+        let folder = ticket.first().0.display().to_string();
+        let output = self.transport.shell(FIND, &[&ticket.token, &folder]).await?;
+        if output.code != Some(0) {
+            return Err(self.unreachable(&output));
+        }
+        let id = output.stdout.trim().to_owned();
+        Ok((!id.is_empty()).then(|| Handle::Slurm { id, name: ticket.token.clone() }))
+    }
+
+    async fn poll(&self, asked: &[(Ticket, Handle)]) -> Result<Vec<Poll>> {
+        let folders: Vec<String> =
+            asked.iter().map(|(ticket, _)| ticket.first().0.display().to_string()).collect();
+        let mut arguments = vec![COLUMNS];
+        arguments.extend(folders.iter().map(String::as_str));
+        let output = self.transport.shell(LOOK, &arguments).await?;
+        let (queue, seen) = look(&output.stdout);
+        if seen.len() != asked.len() {
+            return Err(self.unreachable(&output));
+        }
+        let found = queue.map(rows).unwrap_or_default();
+        let mut polls = Vec::with_capacity(asked.len());
+        for ((ticket, _), seen) in asked.iter().zip(seen) {
+            let row = found.get(&ticket.token);
+            polls.push(self.judge(ticket, row, (seen, queue.is_some())).await?);
+        }
+        Ok(polls)
+    }
+
+    async fn cancel(&self, ticket: &Ticket, _handle: &Handle) -> Result<()> {
+        let folder = ticket.first().0.display().to_string();
+        let output = self.transport.shell(CANCEL, &[&ticket.token, &folder]).await?;
+        if output.code == Some(0) { Ok(()) } else { Err(self.unreachable(&output)) }
+    }
+
+    async fn kill(&self, ticket: &Ticket, _handle: &Handle) -> Result<()> {
+        let folder = ticket.first().0.display().to_string();
+        let output = self.transport.shell(KILL, &[&ticket.token, &folder]).await?;
+        if output.code == Some(0) { Ok(()) } else { Err(self.unreachable(&output)) }
+    }
+}

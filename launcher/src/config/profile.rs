@@ -1,0 +1,159 @@
+//! How a cluster is used: the keys of `clusters/NAME.toml`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// How a cluster is used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// What runs its jobs.
+    pub kind: Kind,
+    /// Jobs at a time, those that wait in a queue included.
+    pub jobs: usize,
+    /// Tries of a job whose process dies without an outcome.
+    pub attempts: u32,
+    /// Name of the job template.
+    pub template: String,
+    /// CPU threads of each job, if neither sweep nor flag says; all cores if none does.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Processes that share the layers of each job's model, if neither sweep nor flag says; one if none does.
+    #[serde(default)]
+    pub ranks: Option<usize>,
+    /// Folder on the cluster below which everything of ours lies; `~/` stands for the home folder there.
+    #[serde(default)]
+    pub workspace: Option<String>,
+    /// Which build of the worker may be shipped.
+    #[serde(default)]
+    pub worker_build: WorkerBuild,
+    /// Shell lines that every job begins with: `module load …`.
+    #[serde(default)]
+    pub setup: Vec<String>,
+    /// Environment variables of every job.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Names of environment variables here whose values jobs need and nobody may read.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Longest time between two looks at running jobs, in seconds; the time grows up to it while nothing changes.
+    #[serde(default)]
+    pub poll_seconds: Option<f64>,
+    /// The way to the cluster; none where this machine is part of it.
+    #[serde(default)]
+    pub ssh: Option<SshProfile>,
+    /// What is asked of SLURM.
+    #[serde(default)]
+    pub slurm: SlurmProfile,
+}
+
+/// What runs the jobs of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Processes of this machine.
+    Local,
+    /// Processes of a host that is reached over SSH.
+    Ssh,
+    /// SLURM, here or behind SSH.
+    Slurm,
+}
+
+impl Kind {
+    /// The word in profiles, which also names the built-in profile that others of the kind start from.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ssh => "ssh",
+            Self::Slurm => "slurm",
+        }
+    }
+}
+
+/// Which build of the worker may be shipped to another machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerBuild {
+    /// One that needs no glibc newer than 2.17, so that it runs on any node.
+    #[default]
+    Portable,
+    /// Any, because a person says that the nodes are like this machine.
+    Host,
+}
+
+/// The way to a cluster. What is not said is left to `~/.ssh/config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshProfile {
+    /// Host name or alias.
+    pub host: String,
+    /// User there.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Port there.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Hosts to go through, the first one first.
+    #[serde(default)]
+    pub jump: Vec<String>,
+    /// An OpenSSH configuration to read instead of `~/.ssh/config`.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+}
+
+/// What is asked of SLURM for each job. What is not said is left to the cluster's defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlurmProfile {
+    /// `--partition`.
+    pub partition: Option<String>,
+    /// `--account`.
+    pub account: Option<String>,
+    /// `--qos`.
+    pub qos: Option<String>,
+    /// `--constraint`.
+    pub constraint: Option<String>,
+    /// `--reservation`.
+    pub reservation: Option<String>,
+    /// `--time`, as SLURM spells it.
+    pub time: Option<String>,
+    /// `--mem`, as SLURM spells it.
+    pub memory: Option<String>,
+    /// `--cpus-per-task`.
+    pub cpus: Option<u32>,
+    /// GPUs of each node.
+    pub gpus: u32,
+    /// Type of the GPUs, where the cluster tells types apart.
+    pub gpu_type: Option<String>,
+    /// Seconds before the time limit at which a job is told to stop at a safe point.
+    pub signal_seconds: u32,
+    /// How often a job that was stopped at a safe point or preempted puts itself into the queue again.
+    pub restarts: u32,
+    /// Seconds that a job may be unknown to SLURM and to its folder before it counts as lost: file systems lag.
+    pub lag_seconds: f64,
+    /// Further lines behind `#SBATCH`.
+    pub options: Vec<String>,
+}
+
+impl Default for SlurmProfile {
+    fn default() -> Self {
+        Self {
+            partition: None,
+            account: None,
+            qos: None,
+            constraint: None,
+            reservation: None,
+            time: None,
+            memory: None,
+            cpus: None,
+            gpus: 0,
+            gpu_type: None,
+            signal_seconds: 120,
+            restarts: 10,
+            lag_seconds: 60.0,
+            options: Vec::new(),
+        }
+    }
+}

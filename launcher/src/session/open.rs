@@ -1,0 +1,78 @@
+//! How a session begins: it takes the run over where the journal ends.
+
+use qlaunch_shared::Result;
+use qlaunch_shared::protocol::Reference;
+
+use super::carry::Opening;
+use super::drive::Drive;
+use super::listener::Notice;
+use crate::backend::Backend;
+use crate::engine::Stage;
+use crate::journal::{Entry, JobName, VERSION};
+use crate::plan::PlannedJob;
+use crate::transport::Transport;
+
+impl<B: Backend, T: Transport> Drive<'_, B, T> {
+    /// Takes the run over: finished jobs are kept if their results are still there, running ones are watched again.
+    pub async fn open(&mut self) -> Result<()> {
+        self.claim().await?;
+        self.note(self.opening())?;
+        let (run, setup) = (self.run, self.setup);
+        for job in &setup.again {
+            let attempt = self.state.job(job).map_or(0, |job| job.attempt);
+            self.note(Entry::NotSubmitted { job: job.clone(), attempt })?;
+        }
+        for job in &run.jobs {
+            let Some(known) = self.state.job(&job.name) else {
+                continue;
+            };
+            let attempt = known.attempt;
+            match &known.stage {
+                Stage::Accepted if self.has_results(job, attempt).await? => {
+                    self.listener.notice(&Notice::Kept { job: &job.name });
+                }
+                Stage::Accepted => {
+                    self.note(Entry::NotSubmitted { job: job.name.clone(), attempt })?;
+                    self.listener.notice(&Notice::Gone { job: &job.name });
+                }
+                Stage::Running { .. } => self.watch(&job.name, attempt, true),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn opening(&self) -> Entry {
+        // A run that never began has nothing to attach to.
+        let begun = !self.state.jobs.is_empty();
+        if matches!(self.setup.opening, Opening::Attach | Opening::Cancel) && begun {
+            return Entry::Attached;
+        }
+        let name = |job: &PlannedJob| JobName { name: job.name.clone(), baseline: job.is_baseline() };
+        Entry::Opened {
+            version: VERSION,
+            launcher: env!("CARGO_PKG_VERSION").to_owned(),
+            identity: self.run.identity.clone(),
+            fresh: self.setup.opening == Opening::Fresh,
+            jobs: self.run.jobs.iter().map(name).collect(),
+        }
+    }
+
+    /// Whether everything that an accepted attempt left is still in place.
+    async fn has_results(&self, job: &PlannedJob, attempt: u32) -> Result<bool> {
+        let folder = self.folder(&job.name);
+        let mut needed = vec![self.ticket(&job.name, attempt).attempt().outcome()];
+        if job.spec.quantize.as_ref().is_some_and(|quantize| quantize.out.is_none()) {
+            needed.push(folder.checkpoint());
+        }
+        if job.spec.evaluate.as_ref().is_some_and(|evaluate| evaluate.reference == Reference::Keep) {
+            needed.push(self.run_folder().reference());
+        }
+        for path in needed {
+            if !self.transport.exists(&path).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,120 @@
+//! Where a run's jobs are: the host, the folder of ours on it, and what is brought there before anything runs.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use qlaunch_shared::{Error, ErrorKind, Result};
+
+use crate::config::{Kind, Settings, Surroundings};
+use crate::transport::{Host, Local, Ssh, Transport, Way};
+
+/// A host where jobs run, and the folder of ours on it.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The host.
+    pub host: Host,
+    /// Folder of ours there; none where runs lie in the same folder for launcher and jobs.
+    pub workspace: Option<PathBuf>,
+}
+
+/// Prints the absolute path of `$1`, whose `~/` stands for the home folder, after making sure that it can be written.
+const WORKSPACE: &str = r#"
+case $1 in "~") path=$HOME;; "~/"*) path=$HOME/${1#"~/"};; *) path=$1;; esac
+case $path in /*) ;; *) echo "it does not begin with / or ~/" >&2; exit 1;; esac
+mkdir -p -- "$path" && cd -- "$path" && : > .writable.$$ && rm -f .writable.$$ && pwd -P
+"#;
+
+impl Site {
+    /// Opens the way to a cluster; a host behind SSH is called.
+    ///
+    /// # Errors
+    /// A host that does not answer or wants somebody to log in, a workspace that cannot be written.
+    pub async fn open(settings: &Settings, around: &Surroundings) -> Result<Self> {
+        let host = host(settings, around)?;
+        if settings.profile.kind == Kind::Local {
+            return Ok(Self { host, workspace: None });
+        }
+        let workspace = settings.profile.workspace.as_deref().unwrap_or("~/qlaunch");
+        let output = host.shell(WORKSPACE, &[workspace]).await?;
+        if output.code != Some(0) {
+            let why = output.stderr.lines().last().unwrap_or("no reason given").trim().to_owned();
+            return Err(Error::input(format!("the workspace `{workspace}` cannot be used: {why}"))
+                .at(settings.origin("profile.workspace").unwrap_or_default())
+                .key("workspace")
+                .hint("set it to a folder that you can write and that all nodes see"));
+        }
+        Ok(Self { host, workspace: Some(PathBuf::from(output.stdout.trim())) })
+    }
+
+    /// The folder of a run where its jobs are: its own folder here, or one in the workspace.
+    pub fn run_folder(&self, here: &Path, name: &str) -> PathBuf {
+        match &self.workspace {
+            None => here.to_owned(),
+            Some(workspace) => workspace.join("runs").join(name),
+        }
+    }
+}
+
+/// The host of a cluster, not called yet.
+///
+/// # Errors
+/// No home folder for the socket of a login.
+pub fn host(settings: &Settings, around: &Surroundings) -> Result<Host> {
+    let Some(ssh) = &settings.profile.ssh else {
+        return Ok(Host::Here(Local));
+    };
+    let mut profile = ssh.clone();
+    if let Some(config) = profile.config.take() {
+        profile.config = Some(around.project.join(config));
+    }
+    let login = login_socket(&settings.cluster, around)?;
+    Ok(Host::Far(Ssh::to(Way { cluster: settings.cluster.clone(), profile, login })))
+}
+
+/// The socket of the connection that a person opened by `qlaunch cluster login`.
+///
+/// # Errors
+/// No home folder.
+pub fn login_socket(cluster: &str, around: &Surroundings) -> Result<PathBuf> {
+    let user = around.user.as_ref().ok_or_else(|| {
+        Error::new(ErrorKind::Input, "there is no home folder for the socket of a login").hint("set HOME")
+    })?;
+    Ok(user.join("logins").join(cluster))
+}
+
+/// Runs the asynchronous edge on this thread.
+///
+/// # Errors
+/// What the work returns, or an event loop that cannot be started.
+pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::bug(format!("cannot start the event loop: {error}")))?;
+    runtime.block_on(work)
+}
+
+/// How often running jobs are looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Time between two readings of what workers say.
+    pub glance: Duration,
+    /// Shortest time between two questions to the scheduler: while things change.
+    pub least: Duration,
+    /// Longest time between two questions: while nothing changes.
+    pub most: Duration,
+}
+
+impl Pace {
+    /// The pace of a cluster.
+    pub fn of(settings: &Settings) -> Self {
+        let tick = Duration::from_millis(100);
+        let profile = &settings.profile;
+        if profile.kind == Kind::Local {
+            return Self { glance: tick, least: tick, most: tick };
+        }
+        let most =
+            Duration::try_from_secs_f64(profile.poll_seconds.unwrap_or(30.0)).unwrap_or(tick).max(tick);
+        Self { glance: Duration::from_secs(2).min(most), least: Duration::from_secs(2).min(most), most }
+    }
+}

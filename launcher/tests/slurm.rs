@@ -1,0 +1,247 @@
+//! The real program against a SLURM that only pretends: what a real one cannot show in seconds or in one version.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[expect(dead_code, reason = "each test file uses a part of the world")]
+mod fake;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use fake::{Ran, World, signal, wait_for};
+
+/// A world with a login host of a cluster in it.
+struct Cluster(World);
+
+impl Cluster {
+    fn new() -> Self {
+        let world = World::new();
+        let bin = world.path("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir_all(world.path("fake/slurm/odd")).unwrap();
+        for name in ["sbatch", "squeue", "scancel", "scontrol", "sacct"] {
+            fs::write(bin.join(name), include_str!("fake/slurm.sh")).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::create_dir_all(world.path("clusters")).unwrap();
+        let profile = "kind = \"slurm\"\npoll_seconds = 0.2\n[slurm]\nlag_seconds = 0.3\n";
+        fs::write(world.path("clusters/pretended.toml"), profile).unwrap();
+        Self(world)
+    }
+
+    /// Lets something go wrong.
+    fn odd(&self, what: &str) -> &Self {
+        fs::write(self.0.path("fake/slurm/odd").join(what), "").unwrap();
+        self
+    }
+
+    fn mend(&self, what: &str) {
+        fs::remove_file(self.0.path("fake/slurm/odd").join(what)).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.0.command(arguments);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.0.path("bin").display()));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.0.read(self.command(arguments).output().unwrap())
+    }
+
+    fn submit(&self) -> Ran {
+        self.run(&["submit", "--cluster", "pretended", "sweep.yaml"])
+    }
+
+    /// Calls of one of SLURM's commands.
+    fn calls(&self, name: &str) -> usize {
+        let text = fs::read_to_string(self.0.path("fake/slurm/calls")).unwrap_or_default();
+        text.lines().filter(|line| *line == name).count()
+    }
+
+    /// Names of all jobs that SLURM took.
+    fn names(&self) -> Vec<String> {
+        let jobs = fs::read_dir(self.0.path("fake/slurm/jobs")).into_iter().flatten().flatten();
+        let mut names: Vec<String> = jobs
+            .map(|job| fs::read_to_string(job.path().join("name")).unwrap_or_default().trim().to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Everything is done, and each job was handed over once.
+    fn assert_done_once(&self, ran: &Ran) {
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let mut jobs = self.0.ran();
+        jobs.sort();
+        assert_eq!(jobs, ["bf16", "first", "second"], "{}", ran.stderr);
+        assert_eq!(self.names().len(), 3, "{:?}", self.names());
+    }
+}
+
+#[test]
+fn a_sweep_is_handed_over_whole_and_waits_for_its_baseline_in_the_queue() {
+    let cluster = Cluster::new();
+    cluster.0.tell("bf16", "wait");
+    let child = cluster.command(&["submit", "--cluster", "pretended", "sweep.yaml"]).spawn().unwrap();
+    wait_for(|| cluster.names().len() == 3);
+    assert_eq!(cluster.0.ran(), ["bf16"], "candidates wait in the queue, not in the launcher");
+    signal(&child, "INT");
+    let ran = cluster.0.read(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 30);
+    assert!(ran.stderr.contains("detached, and the jobs go on"), "{}", ran.stderr);
+    // The laptop is closed; the sweep goes on.
+    cluster.0.tell("go", "");
+    wait_for(|| cluster.0.ran().len() == 3);
+    let watched = cluster.run(&["watch"]);
+    cluster.assert_done_once(&watched);
+    assert!(watched.stdout.contains("first"), "{}", watched.stdout);
+}
+
+#[test]
+fn replies_of_all_versions_are_understood() {
+    for odd in ["banner", "chatty", "federated"] {
+        let cluster = Cluster::new();
+        cluster.odd(odd);
+        cluster.assert_done_once(&cluster.submit());
+    }
+}
+
+#[test]
+fn a_reply_that_is_lost_makes_no_second_job() {
+    let cluster = Cluster::new();
+    cluster.odd("lost");
+    cluster.assert_done_once(&cluster.submit());
+}
+
+#[test]
+fn a_controller_that_is_away_is_waited_for() {
+    let cluster = Cluster::new();
+    cluster.odd("away").odd("squeue-away");
+    let ran = cluster.submit();
+    cluster.assert_done_once(&ran);
+    assert!(ran.stderr.contains("the scheduler does not answer"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_limit_on_jobs_is_waited_for_and_said() {
+    let cluster = Cluster::new();
+    cluster.odd("limit");
+    let ran = cluster.submit();
+    cluster.assert_done_once(&ran);
+    assert!(
+        ran.stderr.contains("handed over later") && ran.stderr.contains("QOSMaxSubmit"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn states_of_versions_to_come_end_nothing() {
+    let cluster = Cluster::new();
+    cluster.odd("strange");
+    cluster.0.tell("bf16", "wait");
+    let child = cluster.command(&["submit", "--cluster", "pretended", "sweep.yaml"]).spawn().unwrap();
+    wait_for(|| cluster.0.ran().len() == 1 && cluster.calls("squeue") > 12);
+    cluster.0.tell("go", "");
+    let ran = cluster.0.read(child.wait_with_output().unwrap());
+    cluster.assert_done_once(&ran);
+    assert!(ran.stderr.contains("SLURM calls it HIBERNATING"), "{}", ran.stderr);
+}
+
+#[test]
+fn jobs_that_slurm_has_forgotten_tell_themselves_how_they_ended() {
+    let cluster = Cluster::new();
+    cluster.odd("forgetful");
+    cluster.assert_done_once(&cluster.submit());
+}
+
+#[test]
+fn a_job_that_dies_without_a_word_is_tried_again_under_another_name() {
+    let cluster = Cluster::new();
+    cluster.0.tell("first", "die-once");
+    let ran = cluster.submit();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(cluster.0.ran().iter().filter(|job| *job == "first").count(), 2);
+    let names = cluster.names();
+    assert_eq!(names.len(), 4);
+    assert!(names.iter().any(|name| name.ends_with("-first-2")), "{names:?}");
+}
+
+#[test]
+fn a_baseline_that_fails_takes_its_candidates_out_of_the_queue() {
+    let cluster = Cluster::new();
+    cluster.0.tell("bf16", "fail");
+    let ran = cluster.submit();
+    assert_eq!(ran.code, 11, "{}", ran.stderr);
+    assert_eq!(cluster.0.ran(), ["bf16"]);
+    assert!(ran.stderr.contains("its baseline `bf16` failed"), "{}", ran.stderr);
+}
+
+#[test]
+fn days_in_the_queue_cost_few_questions() {
+    let cluster = Cluster::new();
+    cluster.odd("days-in-queue");
+    let profile = "kind = \"slurm\"\npoll_seconds = 60\n[slurm]\nlag_seconds = 0.3\n";
+    fs::write(cluster.0.path("clusters/pretended.toml"), profile).unwrap();
+    let child = cluster.command(&["submit", "--cluster", "pretended", "sweep.yaml"]).spawn().unwrap();
+    wait_for(|| cluster.names().len() == 3);
+    let before = cluster.calls("squeue");
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    let asked = cluster.calls("squeue") - before;
+    // Two seconds, three, four and a half: one question for all jobs, ever less often.
+    assert!(asked <= 4, "{asked} calls of squeue in ten seconds");
+    signal(&child, "INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(30));
+    cluster.mend("days-in-queue");
+    wait_for(|| cluster.0.ran().len() == 3);
+}
+
+#[test]
+fn a_dry_run_shows_the_scripts_byte_for_byte_and_touches_nothing() {
+    let cluster = Cluster::new();
+    let dry =
+        cluster.run(&["submit", "--cluster", "pretended", "--dry-run", "--format", "json", "sweep.yaml"]);
+    assert_eq!(dry.code, 0, "{}", dry.stderr);
+    assert!(cluster.names().is_empty() && cluster.calls("sbatch") == 0);
+    let document: serde_json::Value = serde_json::from_str(&dry.stdout).unwrap();
+    let ran = cluster.submit();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for job in document["jobs"].as_array().unwrap() {
+        let folder =
+            job["folder"].as_str().unwrap().replace("WORLD", &cluster.0.folder.path().display().to_string());
+        let written = fs::read_to_string(format!("{folder}/job.sh")).unwrap();
+        let shown =
+            job["script"].as_str().unwrap().replace("WORLD", &cluster.0.folder.path().display().to_string());
+        assert_eq!(written, shown);
+    }
+}
+
+#[test]
+fn secrets_reach_the_job_and_nothing_else() {
+    let cluster = Cluster::new();
+    let profile = "kind = \"slurm\"\npoll_seconds = 0.2\nsecrets = [\"HF_TOKEN\"]\n\
+        environment = { GREETING = \"it's me\" }\n[slurm]\nlag_seconds = 0.3\n";
+    fs::write(cluster.0.path("clusters/pretended.toml"), profile).unwrap();
+    let refused = cluster.submit();
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("`HF_TOKEN` has no value here"), "{}", refused.stderr);
+    let secret = "hf_verysecretindeed";
+    let submit = ["submit", "--cluster", "pretended", "sweep.yaml"];
+    let ran = cluster.0.read(cluster.command(&submit).env("HF_TOKEN", secret).output().unwrap());
+    cluster.assert_done_once(&ran);
+    let got = fs::read_to_string(cluster.0.path("fake/environment")).unwrap();
+    assert_eq!(got.lines().next(), Some("it's me 19"), "what the worker found, and how long the secret is");
+    let dry = ["submit", "--cluster", "pretended", "--dry-run", "sweep.yaml"];
+    let dry = cluster.0.read(cluster.command(&dry).env("HF_TOKEN", secret).output().unwrap());
+    assert!(!dry.stdout.contains(secret) && !dry.stderr.contains(secret) && !ran.stderr.contains(secret));
+    let output = Command::new("grep").args(["-rl", secret]).arg(cluster.0.folder.path()).output().unwrap();
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found: Vec<&str> = found.lines().collect();
+    let [file] = found[..] else {
+        panic!("the secret stands in {found:?}");
+    };
+    assert!(file.ends_with("qlaunch/secrets-pretended.env"), "{file}");
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The cluster lane: starts a real SLURM behind a jump host, runs tests/tests/cluster.rs against it, stops it again.
+#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 8
+# Needs root, because SLURM must become its users. CLUSTER_DIR keeps the cluster where it says, running.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+cd "$here/../.."
+if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || { echo "SKIPPED: the cluster lane: it needs root" >&2; [ "${QLAUNCH_REQUIRE_REAL:-}" != 1 ]; exit; }
+    exec sudo -n -E env PATH="$PATH" "$0" "$@"
+fi
+if [ "${1:-}" = --full ]; then
+    export QLAUNCH_KILLS=200
+    shift
+fi
+"$here/install.sh"
+cluster=${CLUSTER_DIR:-$(mktemp -d /var/tmp/qlaunch-cluster.XXXXXX)}
+chmod 755 "$cluster" 2>/dev/null || true
+stop() {
+    [ -n "${CLUSTER_DIR:-}" ] || "$here/down.sh" "$cluster" --wipe
+}
+trap stop EXIT
+"$here/up.sh" "$cluster"
+. "$cluster/env.sh"
+cargo test --locked -p qlaunch-tests --test cluster -- --ignored --test-threads=1 "$@"
