@@ -98,7 +98,7 @@ impl Project {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let project = Self { folder, cluster: cluster.clone() };
         project.write_profile("login", profile);
-        let (samples, repeat) = if size == Size::Small { (2, "") } else { (24, "resources: {threads: 1}\n") };
+        let (samples, repeat) = if size == Size::Small { (2, "") } else { (16, "resources: {threads: 1}\n") };
         let text = format!(
             "version: 1\nname: cluster-test\nmodel: {}\nobjective: memory\nacceptance:\n  perplexity: {{within: 50%, of: bf16}}\n\
              calibration: {{data: {}, batch_size: 8}}\nevaluate: {{data: {}, samples: {samples}, seq_len: 512, batch_size: 8}}\n\

@@ -334,6 +334,35 @@ fn hosts_that_do_not_let_us_in_are_told_apart() {
 
 #[test]
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
+fn a_host_without_a_scheduler_works_on_files_that_lie_there() {
+    let cluster = Cluster::running();
+    let project = Project::on(&cluster, Size::Small, "");
+    let files = cluster.home().join("files");
+    cluster.root(&format!(
+        "rm -rf {0}; cp -r {1} {0} && chown -R {2} {0} && chmod -R u+rX {0}",
+        files.display(),
+        existing("examples").display(),
+        cluster.user
+    ));
+    let replace = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(project.path(name)).unwrap();
+        std::fs::write(project.path(name), text.replace(from, to)).unwrap();
+    };
+    replace("clusters/test.toml", "kind = \"slurm\"", "kind = \"ssh\"");
+    let there = format!("cluster:{}", files.display());
+    replace("sweep.yaml", &existing("examples").display().to_string(), &there);
+    let mut running = project.start();
+    project.wait_for("submitted", "bf16");
+    running.kill();
+    let call = project.submit();
+    assert!(call.stderr.contains("lies on the cluster"), "{}", call.stderr);
+    project.assert_done(&call.json());
+    let attempts = |job: &str| std::fs::read_dir(project.site().join(job).join("attempts")).unwrap().count();
+    assert_eq!((attempts("bf16"), attempts(FP8)), (1, 1), "the killed launcher's job was taken over");
+}
+
+#[test]
+#[ignore = "needs a cluster: tests/cluster/run.sh"]
 fn a_check_says_what_works_and_a_worker_for_other_machines_is_refused_with_the_remedy() {
     let cluster = Cluster::running();
     let project = Project::on(&cluster, Size::Small, "");

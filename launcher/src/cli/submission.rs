@@ -175,6 +175,7 @@ pub fn header(submission: &Submission) -> String {
     }
     for staged in &submission.staging.staged {
         lines.push(match (staged.missing, staged.from == staged.to) {
+            _ if staged.shadow => format!("  {} lies on the cluster", staged.to.display()),
             (0, true) => format!("  {} is there already", staged.from.display()),
             (0, false) => format!("  {} was sent before", staged.from.display()),
             (missing, _) => format!("  {} has to be sent: {}", staged.from.display(), bytes(missing)),

@@ -29,6 +29,8 @@ pub struct Staged {
     pub to: PathBuf,
     /// Bytes that have to be sent; 0 where it is there already.
     pub missing: u64,
+    /// Whether it lies on the cluster, and what is here is its shadow.
+    pub shadow: bool,
 }
 
 /// What has to be sent before jobs can run.
@@ -93,12 +95,12 @@ pub async fn plan_staging(
     let mut staging = Staging::default();
     for path in inputs(jobs) {
         if let Some(there) = shadows.get(&path) {
-            staging.staged.push(Staged { from: path.clone(), to: there.clone(), missing: 0 });
+            staging.staged.push(Staged { from: path.clone(), to: there.clone(), missing: 0, shadow: true });
             continue;
         }
         let files = files_of(&path)?;
         if is_same(host, &files).await? {
-            staging.staged.push(Staged { from: path.clone(), to: path, missing: 0 });
+            staging.staged.push(Staged { from: path.clone(), to: path, missing: 0, shadow: false });
             continue;
         }
         let mut uploads = Vec::new();
@@ -123,7 +125,7 @@ pub async fn plan_staging(
                 staging.uploads.push(Upload { from, to: target, sha256, mode: "644" });
             }
         }
-        staging.staged.push(Staged { from: path, to, missing });
+        staging.staged.push(Staged { from: path, to, missing, shadow: false });
     }
     Ok(staging)
 }

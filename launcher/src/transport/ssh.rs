@@ -1,10 +1,11 @@
 //! A connection to a host over the system's OpenSSH: made when it is needed, made again when it was lost.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openssh::{KnownHosts, Session, SessionBuilder, Stdio};
+use openssh::{ControlPersist, KnownHosts, Session, SessionBuilder, Stdio};
 use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
@@ -17,6 +18,9 @@ use crate::config::SshProfile;
 const CONNECT: Duration = Duration::from_secs(30);
 /// A silent link is asked this often whether it is there, and given up after three questions.
 const ALIVE: Duration = Duration::from_secs(15);
+
+/// Seconds without a command after which a connection closes itself.
+const IDLE: usize = 300;
 
 /// The way to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +74,10 @@ impl Ssh {
         // As OpenSSH's own default where nobody can be asked: a host that is not known is refused.
         builder.known_hosts_check(KnownHosts::Strict).server_alive_interval(ALIVE).connect_timeout(CONNECT);
         builder.control_directory(std::env::temp_dir());
+        // A launcher that is killed cannot close its connection.
+        if let Some(seconds) = NonZeroUsize::new(IDLE) {
+            builder.control_persist(ControlPersist::IdleFor(seconds));
+        }
         if let Some(user) = &way.profile.user {
             builder.user(user.clone());
         }
@@ -82,7 +90,6 @@ impl Ssh {
         if !way.profile.jump.is_empty() {
             builder.jump_hosts(&way.profile.jump);
         }
-        // Sockets of machines that were switched off are of no use to anybody.
         builder.connect_mux(&way.profile.host).await.map_err(|error| explain(&error, way))
     }
 
