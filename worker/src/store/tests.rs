@@ -69,10 +69,13 @@ fn of_two_writers_of_one_key_either_may_win() {
     assert_eq!(fs::read_dir(folder.path().join("drafts")).unwrap().count(), 0);
 }
 
+/// What the report must say, and what is done to the artifact's folder.
+type Damage = (&'static str, fn(&Path));
+
 #[test]
 fn what_is_broken_is_set_aside_and_told() {
     let key = origin("x").key();
-    let broken: [(&str, fn(&Path)); 6] = [
+    let broken: [Damage; 6] = [
         ("other bytes", |object| fs::write(object.join("a.bin"), b"some bytez").unwrap()),
         ("9 bytes, not 10", |object| fs::write(object.join("a.bin"), b"some byte").unwrap()),
         ("cannot be read", |object| fs::remove_file(object.join("a.bin")).unwrap()),

@@ -42,7 +42,7 @@ impl Scoring<'_> {
             return Ok(Vec::new());
         }
         let start = |index: usize| {
-            if index % LIKELIHOOD == 0 && index < 2 * LIKELIHOOD { f64::NEG_INFINITY } else { 0.0 }
+            if index.is_multiple_of(LIKELIHOOD) && index < 2 * LIKELIHOOD { f64::NEG_INFINITY } else { 0.0 }
         };
         let begun: Vec<f64> = (0..rows * width).map(|at| start(at % width)).collect();
         let states = device.send(&begun)?;
