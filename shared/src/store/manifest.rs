@@ -53,3 +53,18 @@ impl Manifest {
         self.files.iter().find(|file| file.name == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_version_1_is_understood_and_written_alike() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/store/manifest-v1.json");
+        let text = std::fs::read_to_string(path).unwrap();
+        let manifest: Manifest = serde_json::from_str(&text).unwrap();
+        assert_eq!(manifest.origin.key(), manifest.key);
+        assert_eq!((manifest.bytes(), manifest.file("layer.safetensors").unwrap().bytes), (3, 3));
+        assert_eq!(serde_json::to_string_pretty(&manifest).unwrap() + "\n", text);
+    }
+}
