@@ -86,6 +86,7 @@ lane "docs" documentation
 lane "main job" main_job
 lane "modelopt recipes" tests/modelopt/run.sh
 lane "fuzz" fuzz
+lane "kernels" worker/kernels/run.sh --check
 lane "cluster" tests/cluster/run.sh $full
 lane "serving" serving
 lane "bitsandbytes" tests/bitsandbytes/run.sh
