@@ -292,7 +292,7 @@ fn what_sbatch_refuses_is_explained() {
         ("partition = \"nosuch\"", "no such partition", "sinfo"),
         ("memory = \"900G\"", "so much memory", "slurm.memory"),
         ("cpus = 99", "so many CPUs", "slurm.cpus"),
-        ("gpus = 1", "such resource", "slurm.gpus"),
+        ("gpus = 1", "no node has what it asks for", "slurm.gpus"),
         ("partition = \"short\"", "more time", "slurm.time"),
         ("options = [\"--nodelist=n99\"]", "no such node", "slurm.options"),
         ("options = [\"--bogus\"]", "does not know", "sbatch --help"),
@@ -330,6 +330,28 @@ fn hosts_that_do_not_let_us_in_are_told_apart() {
     let closed = config.lines().find(|line| line.contains("Port ")).unwrap().trim().to_owned();
     drop(closed);
     with("closed", "Port ", "Port 1").assert_refused(20, &["does not answer"]);
+}
+
+#[test]
+#[ignore = "needs a cluster: tests/cluster/run.sh"]
+fn three_nodes_with_two_ranks_each_make_the_bytes_of_one_process() {
+    let cluster = Cluster::running();
+    let project = Project::on(&cluster, Size::Small, "nodes = 3\nranks_per_node = 2\ncpus = 1\n");
+    let far = project.submit().json();
+    project.assert_done(&far);
+    let hosts = cluster.root(&format!(
+        "grep -ho '\"host\":\"[^\"]*\"' -r {}/{FP8}/attempts/1 --include=events.jsonl | sort -u",
+        project.site().display()
+    ));
+    assert_eq!(hosts.lines().count(), 3, "{hosts}");
+    let near = project.run(&["submit", "--cluster", "local", "--format", "json", "sweep.yaml"]).json();
+    let row = |portfolio: &serde_json::Value| portfolio["rows"].as_array().unwrap()[1].clone();
+    for figure in ["bytes", "perplexity", "kl_mean"] {
+        assert_eq!(row(&far)[figure], row(&near)[figure], "{figure}");
+    }
+    let (made, expected) = (project.site().join(FP8).join("checkpoint"), row(&near)["checkpoint"].clone());
+    let read = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(read(&made) == read(Path::new(expected.as_str().unwrap())), "the bytes differ");
 }
 
 #[test]

@@ -121,7 +121,11 @@ pub struct SlurmProfile {
     pub time: Option<String>,
     /// `--mem`, as SLURM spells it.
     pub memory: Option<String>,
-    /// `--cpus-per-task`.
+    /// Nodes of each job, whose ranks share the model's layers.
+    pub nodes: u32,
+    /// Ranks on each node.
+    pub ranks_per_node: u32,
+    /// `--cpus-per-task`: CPUs of each rank.
     pub cpus: Option<u32>,
     /// GPUs of each node.
     pub gpus: u32,
@@ -147,6 +151,8 @@ impl Default for SlurmProfile {
             reservation: None,
             time: None,
             memory: None,
+            nodes: 1,
+            ranks_per_node: 1,
             cpus: None,
             gpus: 0,
             gpu_type: None,

@@ -49,6 +49,10 @@ pub struct Extras {
 /// What is asked of SLURM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SlurmExtras {
+    /// Nodes of each job.
+    pub nodes: u32,
+    /// Ranks on each node.
+    pub ranks_per_node: u32,
     /// Seconds before the time limit at which a job is told to stop.
     pub signal_seconds: u32,
     /// How often a stopped job queues itself again.
@@ -82,7 +86,13 @@ impl Extras {
             setup: profile.setup.clone(),
             environment: profile.environment.clone(),
             secrets: None,
-            slurm: SlurmExtras { signal_seconds: slurm.signal_seconds, restarts: slurm.restarts, options },
+            slurm: SlurmExtras {
+                nodes: slurm.nodes,
+                ranks_per_node: slurm.ranks_per_node,
+                signal_seconds: slurm.signal_seconds,
+                restarts: slurm.restarts,
+                options,
+            },
         }
     }
 }
@@ -106,6 +116,8 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         environment => script.extras.environment.clone(),
         secrets => script.extras.secrets.as_deref(),
         slurm => context! {
+            nodes => script.extras.slurm.nodes,
+            ranks_per_node => script.extras.slurm.ranks_per_node,
             signal_seconds => script.extras.slurm.signal_seconds,
             restarts => script.extras.slurm.restarts,
             options => script.extras.slurm.options.clone(),
