@@ -90,6 +90,8 @@ pub enum Size {
     Small,
     /// The same with more to measure: a job that lasts long enough to be hit.
     Long,
+    /// And with so much that the scheduler has time to think about it.
+    Longest,
 }
 
 impl Project {
@@ -98,7 +100,11 @@ impl Project {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let project = Self { folder, cluster: cluster.clone() };
         project.write_profile("login", profile);
-        let (samples, repeat) = if size == Size::Small { (2, "") } else { (16, "resources: {threads: 1}\n") };
+        let (samples, repeat) = match size {
+            Size::Small => (2, ""),
+            Size::Long => (16, "resources: {threads: 1}\n"),
+            Size::Longest => (96, "resources: {threads: 1}\n"),
+        };
         let text = format!(
             "version: 1\nname: cluster-test\nmodel: {}\nobjective: memory\nacceptance:\n  perplexity: {{within: 50%, of: bf16}}\n\
              calibration: {{data: {}, batch_size: 8}}\nevaluate: {{data: {}, samples: {samples}, seq_len: 512, batch_size: 8}}\n\

@@ -185,7 +185,8 @@ fn a_job_that_is_told_of_its_time_limit_queues_itself_again_and_ends() {
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
 fn a_preempted_job_starts_again() {
     let cluster = Cluster::running();
-    let project = Project::on(&cluster, Size::Long, "partition = \"spot\"\noptions = [\"--nodelist=n1\"]\n");
+    let project =
+        Project::on(&cluster, Size::Longest, "partition = \"spot\"\noptions = [\"--nodelist=n1\"]\n");
     let mut running = project.start();
     project.wait_for_phase("bf16", "1", "evaluate");
     cluster.root(&format!(

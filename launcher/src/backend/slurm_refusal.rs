@@ -7,20 +7,22 @@ use qlaunch_shared::{Error, ErrorKind};
 pub enum Refusal {
     /// The job will never be taken as it is.
     Final(Error),
-    /// A limit on jobs is reached: later.
+    /// Not now: a limit is reached, or the scheduler does not know the job that this one waits for.
     Later(String),
     /// Nobody knows whether the job was taken.
     Unknown(Error),
 }
 
-/// Texts of limits that pass when other jobs end.
-const LIMITS: [&str; 6] = [
+/// Texts of what passes by itself: limits, when other jobs end; a dependency on a job that a controller forgot when it
+/// crashed, when that job is found to be lost and is handed over again.
+const PASSING: [&str; 7] = [
     "QOSMaxSubmitJobPerUserLimit",
     "AssocMaxSubmitJobLimit",
     "AssocGrpSubmitJobsLimit",
     "QOSGrpSubmitJobsLimit",
     "job submit limit",
     "temporarily unable to accept job",
+    "Job dependency problem",
 ];
 
 /// Texts after which the job may or may not be in the queue.
@@ -111,7 +113,7 @@ const FINAL: [(&str, &str, &str); 16] = [
 pub fn refusal(stderr: &str, cluster: &str) -> Refusal {
     let quoted = quote(stderr);
     let has = |text: &&str| stderr.contains(*text);
-    if LIMITS.iter().any(has) {
+    if PASSING.iter().any(has) {
         return Refusal::Later(quoted);
     }
     if let Some((_, meaning, remedy)) = FINAL.iter().find(|(text, ..)| stderr.contains(text)) {
@@ -226,9 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn limits_ask_for_patience() {
+    fn what_passes_by_itself_asks_for_patience() {
         let text = "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)";
         assert!(matches!(refusal(text, "hpc"), Refusal::Later(why) if why.contains("QOSMaxSubmit")));
+        // A controller that crashed has forgotten the job that this one waits for.
+        let text = "sbatch: error: Batch job submission failed: Job dependency problem";
+        assert!(matches!(refusal(text, "hpc"), Refusal::Later(_)));
     }
 
     #[test]
