@@ -15,7 +15,7 @@ pub struct Needs {
     pub gram: bool,
     /// Products of channels behind the input's quantizer.
     pub rounded_gram: bool,
-    /// Products within blocks of so many columns, of so many tokens of each [`TOGETHER`] samples.
+    /// Products within blocks of so many columns, of so many tokens of each `TOGETHER` samples.
     pub block_grams: Option<(usize, usize)>,
     /// Magnitudes of blocks of 16.
     pub blocks: bool,
