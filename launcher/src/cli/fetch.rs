@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use qlaunch_shared::digest::sha256_of_file;
 use qlaunch_shared::protocol::RunFolder;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
@@ -13,7 +14,6 @@ use super::runs::{KnownRun, RunChoice};
 use super::watch::check_names;
 use crate::engine::{Stage, fold};
 use crate::session::{Site, block_on};
-use crate::ship::sha256;
 use crate::transport::{Host, Transport};
 use crate::ui::bytes;
 
@@ -108,7 +108,7 @@ fn line(line: &str) -> Option<(&str, u64, &str)> {
 }
 
 async fn fetch_file(host: &Host, from: &Path, to: &Path, (digest, size): (&str, u64)) -> Result<()> {
-    if to.is_file() && sha256(to)? == digest {
+    if to.is_file() && sha256_of_file(to)?.0 == digest {
         return Ok(());
     }
     let fault = |error: std::io::Error| Error::io("write", to, &error);
@@ -137,7 +137,7 @@ async fn fetch_file(host: &Host, from: &Path, to: &Path, (digest, size): (&str, 
     }
     file.sync_all().map_err(fault)?;
     drop::<File>(file);
-    if sha256(&part)? != digest {
+    if sha256_of_file(&part)?.0 != digest {
         fs::remove_file(&part).map_err(fault)?;
         return Err(Error::input("the file did not arrive whole").at(from).hint("fetch it again"));
     }

@@ -41,7 +41,7 @@ pub fn identity(jobs: &[PlannedJob], model: &Model, cluster: &str) -> Result<Str
     for data in data_files(jobs) {
         part(&digest(&data)?);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(qlaunch_shared::digest::hex(hash.finalize()))
 }
 
 /// `NAME-XXXX`: short enough to type. Should four digits ever be the same for two sweeps, the journal tells them apart.

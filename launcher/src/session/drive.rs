@@ -238,10 +238,8 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
 
 /// What an attempt is recognised by: the run's folder here, its birth, the job's folder there, the attempt.
 pub(super) fn token(run: &std::path::Path, birth: u64, folder: &std::path::Path, attempt: u32) -> String {
-    use sha2::{Digest, Sha256};
     let whole = format!("{}\n{birth}\n{}\n{attempt}", super::claim::owner(run), folder.display());
-    let hash = Sha256::digest(whole.as_bytes());
-    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hash = &qlaunch_shared::digest::sha256(whole)[..12];
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     format!("ql-{hash}-{name}-{attempt}")
 }

@@ -12,5 +12,5 @@ pub use local::worker_binary;
 pub use places::cluster_path;
 pub use shadow::shadow_sweep;
 pub use stage::{Places, Staged, Staging, plan_staging, relocate};
-pub use upload::{Upload, sha256, upload};
+pub use upload::{Upload, upload};
 pub use worker::{portable_worker, ship_worker};

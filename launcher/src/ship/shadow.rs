@@ -6,9 +6,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use qlaunch_shared::digest::sha256;
 use qlaunch_shared::sweep::{Data, Sweep};
 use qlaunch_shared::{Error, Result};
-use sha2::{Digest, Sha256};
 
 use super::places::cluster_path;
 use super::stage::Places;
@@ -72,8 +72,7 @@ async fn shadow(host: &impl Transport, there: &Path, folder: &Path) -> Result<Pa
             Some(Remote { path: above.join(fields.next()?), size, changed })
         })
         .collect();
-    let hash = Sha256::digest(above.display().to_string().as_bytes());
-    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hash = &sha256(above.display().to_string())[..12];
     let name = above.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let folder = folder.join(format!("{name}-{hash}"));
     fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, &error))?;

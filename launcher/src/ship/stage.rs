@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use qlaunch_shared::digest::{hex, sha256_of_file};
 use qlaunch_shared::{Error, Result};
 use sha2::{Digest, Sha256};
 
-use super::upload::{Upload, sha256, upload};
+use super::upload::{Upload, upload};
 use crate::plan::PlannedJob;
 use crate::transport::Transport;
 
@@ -106,12 +107,12 @@ pub async fn plan_staging(
         let mut uploads = Vec::new();
         let mut key = Sha256::new();
         for file in &files {
-            let digest = sha256(file)?;
+            let digest = sha256_of_file(file)?.0;
             let name = file.strip_prefix(&path).unwrap_or(Path::new("")).to_owned();
             key.update(format!("{}\n{digest}\n", name.display()));
             uploads.push((file.clone(), name, digest));
         }
-        let key: String = key.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let key = &hex(key.finalize())[..16];
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let to = match path.is_dir() {
             true => workspace.join("models").join(format!("{name}-{key}")),

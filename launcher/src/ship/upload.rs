@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use qlaunch_shared::{Error, ErrorKind, Result};
-use sha2::{Digest, Sha256};
 
 use crate::transport::Transport;
 
@@ -36,24 +35,6 @@ pub struct Upload {
     pub sha256: String,
     /// Its permissions there, in octal.
     pub mode: &'static str,
-}
-
-/// The SHA-256 of a file, in hex.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn sha256(path: &Path) -> Result<String> {
-    let fault = |error: std::io::Error| Error::io("read", path, &error);
-    let mut file = File::open(path).map_err(fault)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(fault)? {
-            0 => break,
-            count => hash.update(&buffer[..count]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Sends a file unless it is there. `progress` is told how many bytes are there now.
@@ -115,6 +96,8 @@ pub async fn upload(host: &impl Transport, file: &Upload, progress: &mut dyn FnM
 
 #[cfg(test)]
 mod tests {
+    use qlaunch_shared::digest::sha256_of_file;
+
     use super::*;
     use crate::transport::Local;
 
@@ -130,7 +113,7 @@ mod tests {
         let file = |name: &str| Upload {
             from: from.clone(),
             to: work.path().join("there").join(name),
-            sha256: sha256(&from).unwrap(),
+            sha256: sha256_of_file(&from).unwrap().0,
             mode: "755",
         };
         for (name, part) in
@@ -144,7 +127,7 @@ mod tests {
             }
             let mut seen = Vec::new();
             block_on(upload(&Local, &file, &mut |there| seen.push(there))).unwrap();
-            assert_eq!(sha256(&file.to).unwrap(), file.sha256, "{name}");
+            assert_eq!(sha256_of_file(&file.to).unwrap().0, file.sha256, "{name}");
             assert_eq!(seen.last(), Some(&(PIECE as u64 + 100)), "{name}");
         }
     }
@@ -157,7 +140,7 @@ mod tests {
         let mut file = Upload {
             from: from.clone(),
             to: work.path().join("to"),
-            sha256: sha256(&from).unwrap(),
+            sha256: sha256_of_file(&from).unwrap().0,
             mode: "644",
         };
         block_on(upload(&Local, &file, &mut |_| {})).unwrap();

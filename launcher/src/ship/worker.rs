@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use qlaunch_shared::digest::sha256_of_file;
 use qlaunch_shared::{Error, Result};
 
 use super::elf::{Needs, needs};
-use super::upload::{Upload, sha256, upload};
+use super::upload::{Upload, upload};
 use crate::config::{Settings, WorkerBuild};
 use crate::transport::Transport;
 
@@ -23,7 +24,7 @@ pub fn portable_worker(workspace: &Path, worker: &Path, settings: &Settings) -> 
     let bytes = std::fs::read(worker).map_err(|error| Error::io("read the worker", worker, &error))?;
     let needs = needs(&bytes).map_err(|error| error.at(worker))?;
     refuse_host_build(&needs, settings.profile.worker_build).map_err(|error| error.at(worker))?;
-    let sha256 = sha256(worker)?;
+    let (sha256, _) = sha256_of_file(worker)?;
     let folder = workspace.join("workers").join(sha256.get(..16).unwrap_or_default());
     Ok(Upload { from: worker.to_owned(), to: folder.join("qlaunch-worker"), sha256, mode: "755" })
 }

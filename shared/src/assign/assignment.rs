@@ -1,10 +1,10 @@
 //! An assignment: every linear and every attention of a model with its numerics, and the hash that names the whole.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Calibration;
 use crate::checkpoint::{CacheAlgorithm, LayerAlgorithm};
+use crate::digest::sha256;
 use crate::model::FusedGroup;
 use crate::numerics::{BiasMethod, Format};
 
@@ -122,8 +122,7 @@ impl Assignment {
     /// SHA-256 over the assignment's canonical JSON, 16 hexadecimal digits of it.
     pub fn hash(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
-        let digest = Sha256::digest(text.as_bytes());
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        sha256(text)[..16].to_owned()
     }
 
     /// The linear of this module index, where it is quantized.

@@ -6,6 +6,8 @@ use std::io::{Read, Seek, SeekFrom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
+
 use crate::checkpoint::{Header, TensorEntry};
 use crate::model::Model;
 use crate::{Error, Result};
@@ -45,7 +47,7 @@ pub fn identity(model: &Model) -> Result<Identity> {
     let name = model.folder.canonicalize().unwrap_or_else(|_| model.folder.clone());
     Ok(Identity {
         name: name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        sha256: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: hex(digest.finalize()),
         digest_of: if whole {
             "names, types, shapes and data of all tensors".to_owned()
         } else {

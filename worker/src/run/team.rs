@@ -142,7 +142,7 @@ fn write_token(path: &Path) -> Result<Vec<u8>> {
     let mut random = [0; 32];
     let mut source = std::fs::File::open("/dev/urandom").map_err(failed)?;
     std::io::Read::read_exact(&mut source, &mut random).map_err(failed)?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token: String = qlaunch_shared::digest::hex(random);
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     file.write_all(token.as_bytes()).map_err(failed)?;

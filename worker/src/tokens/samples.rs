@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use qlaunch_shared::digest::hex;
 use qlaunch_shared::protocol::TokenSource;
 use qlaunch_shared::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -48,7 +49,7 @@ impl Samples {
         for id in &self.ids {
             hash.update(id.to_le_bytes());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(hash.finalize())
     }
 
     /// Samples in batches of at most `size`.

@@ -65,6 +65,15 @@ impl ServedLayer<'_> {
         self.shards.iter().map(|(_, part)| part.name.as_str())
     }
 
+    /// Whether all of its linears are excluded, by one rule; an error where some are and others not.
+    pub(super) fn all_or_none(&self, is_excluded: impl Fn(&str) -> bool) -> Result<bool, String> {
+        let hits = self.names().filter(|name| is_excluded(name)).count();
+        if hits != 0 && hits != self.shards.len() {
+            return Err(format!("{hits} of {} linears of `{}` are excluded", self.shards.len(), self.name));
+        }
+        Ok(hits > 0)
+    }
+
     /// Whether it chooses experts; engines keep these unquantized or build them from the config like any linear.
     pub(super) fn is_router(&self) -> bool {
         self.shards.iter().all(|(_, part)| part.part == Part::Router)

@@ -148,20 +148,8 @@ fn excluded(exclusions: &Exclusions, layer: &ServedLayer<'_>, globs: bool) -> Re
     match layer.kind {
         Kind::Single if within(&layer.name) => return Ok(true),
         Kind::Experts if within(&layer.name) => return Ok(true),
-        Kind::Fused => {
-            let hits = layer.names().filter(|name| within(name)).count();
-            if hits != 0 && hits != layer.shards.len() {
-                return Err(format!(
-                    "{hits} of {} linears of `{}` are excluded",
-                    layer.shards.len(),
-                    layer.name
-                ));
-            }
-            if hits > 0 {
-                return Ok(true);
-            }
-        }
-        Kind::Single | Kind::Experts => {}
+        Kind::Fused if layer.all_or_none(within)? => return Ok(true),
+        Kind::Single | Kind::Experts | Kind::Fused => {}
     }
     let by_glob = || exclusions.fit(&layer.name) || layer.name.split('.').any(|part| exclusions.fit(part));
     Ok(globs && by_glob())

@@ -194,16 +194,6 @@ fn exact(exclusions: &Exclusions, layer: &ServedLayer<'_>) -> Result<bool, Strin
         // One excluded expert excludes them all.
         Kind::Experts => Ok(exclusions.written().any(|pattern| pattern.contains(&layer.name))),
         Kind::Fused if named(&layer.name) => Ok(true),
-        Kind::Fused => {
-            let hits = layer.names().filter(|name| named(name)).count();
-            if hits != 0 && hits != layer.shards.len() {
-                return Err(format!(
-                    "{hits} of {} linears of `{}` are excluded",
-                    layer.shards.len(),
-                    layer.name
-                ));
-            }
-            Ok(hits > 0)
-        }
+        Kind::Fused => layer.all_or_none(named),
     }
 }
