@@ -121,8 +121,11 @@ impl Communicator for TcpMesh {
 
 impl Drop for TcpMesh {
     fn drop(&mut self) {
+        // The thread that heard the reason may not have passed it on yet, and an end without a word would hide it.
+        let reason = self.check().err().map(Word::Abort);
         self.common.state.drop_all();
         for link in self.common.others() {
+            reason.iter().for_each(|reason| link.say(reason));
             let _ = link.data.shutdown(Shutdown::Both);
             if let Ok(control) = link.control.lock() {
                 // What was said is still delivered: only this side's end of it is closed.

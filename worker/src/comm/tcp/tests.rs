@@ -169,6 +169,23 @@ fn the_reason_of_a_rank_that_gives_up_reaches_all_others() {
 }
 
 #[test]
+fn a_rank_that_ends_at_once_still_passes_on_the_reason_that_it_heard() {
+    // Whether the thread that listens or the one that ends is faster is chance: many tries.
+    for _ in 0..50 {
+        let found = fault(|mesh| {
+            // Rank 2 hears of it from rank 0 alone, which ends as soon as it knows.
+            let why = Error::input("the disk is full");
+            let link = mesh.common.others().next().unwrap();
+            link.say(&Word::Abort(why));
+            std::thread::sleep(Duration::from_millis(50));
+        });
+        for (rank, error, _) in found {
+            assert_eq!(error.message, "the disk is full", "{rank}");
+        }
+    }
+}
+
+#[test]
 fn a_message_that_is_longer_than_allowed_ends_all_ranks() {
     let found = fault(|mesh| {
         mesh.send(0, Tag::HIDDEN, vec![0; (1 << 20) + 1]).unwrap();
