@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use qlaunch_shared::assign::{Aims, resolve_with};
+use qlaunch_shared::assign::{Aims, Grouping, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
     self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, SilentExperts, TokenSource, VerdictKind,
@@ -107,7 +107,7 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
     let recipe = args.recipe.load(&context.around)?;
     let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
     let mixed_groups = args.groups.mixed();
-    let aims = Aims { shard_bytes, mixed_groups };
+    let aims = Aims { shard_bytes, grouping: Grouping::BySize, mixed_groups };
     let resolved = resolve_with(&model, Some(&recipe), aims)?.asking_engines(&model);
     let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
     if needed && args.calib.is_none() {
@@ -135,6 +135,8 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
                 out,
                 shard_bytes,
             }),
+            calibrate: Vec::new(),
+            store: None,
             evaluate: None,
             resources: Resources { threads, numeric_path, ranks: profile.ranks },
         },

@@ -46,6 +46,15 @@ impl Site {
         Ok(Self { host, workspace: Some(PathBuf::from(output.stdout.trim())) })
     }
 
+    /// The folder of the store where jobs find what others have made.
+    pub fn store(&self, settings: &Settings) -> PathBuf {
+        let own = settings.profile.store.as_deref();
+        match &self.workspace {
+            None => settings.runs.join(own.unwrap_or(".store")),
+            Some(workspace) => workspace.join(own.unwrap_or("store")),
+        }
+    }
+
     /// The folder of a run where its jobs are: its own folder here, or one in the workspace.
     pub fn run_folder(&self, here: &Path, name: &str) -> PathBuf {
         match &self.workspace {

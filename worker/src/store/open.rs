@@ -80,6 +80,25 @@ impl Store {
         }
     }
 
+    /// Whether the artifact of an origin is there by its manifest and lengths; its bytes are looked at when it is used.
+    pub fn has(&self, origin: &Origin) -> bool {
+        matches!(self.folder.glance(&origin.key()), Condition::Whole(_))
+    }
+
+    /// Where it lies.
+    pub const fn folder(&self) -> &StoreFolder {
+        &self.folder
+    }
+
+    /// Takes an artifact away that is of no use any more.
+    pub fn remove(&self, origin: &Origin) {
+        // Renamed first, so that nobody finds half of it; what cannot be taken away is swept up by `qlaunch store gc`.
+        let away = self.folder.drafts().join(format!("old-{}", unique()));
+        if fs::rename(self.folder.object(&origin.key()), &away).is_ok() {
+            let _ = fs::remove_dir_all(&away);
+        }
+    }
+
     /// Begins the artifact of an origin.
     ///
     /// # Errors
