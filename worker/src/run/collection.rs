@@ -14,7 +14,7 @@ use super::data;
 use super::forward::{Forward, forward};
 use super::kept::{Kept, save_observation, wanted};
 use super::looks::behind_quantized;
-use super::quantization::{Means, aims, own_pieces};
+use super::quantization::{Means, aims};
 use crate::calibrate::{Observer, Wanted};
 use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
@@ -73,9 +73,8 @@ pub(super) fn collect<B: Backend>(
                 silent_experts: candidate.silent_experts,
             };
             let keys = build_keys(resolved, &ground)?;
-            let is_own = |piece: Piece| own_pieces(&stage).contains(&piece);
             let mut say = |text: String| reporter.note(Level::Warning, text);
-            all.push(Kept::open(store, (model, resolved), keys, is_own, &mut say)?);
+            all.push(Kept::open(store, (model, resolved), keys, &stage, &mut say)?);
         }
         let assignments: Vec<&Assignment> =
             group.iter().filter_map(|(_, _, resolved)| resolved.assignment.as_ref()).collect();

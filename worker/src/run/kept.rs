@@ -8,9 +8,13 @@ use qlaunch_shared::model::Model;
 use qlaunch_shared::store::{Aspect, Observation, Origin, PieceKeys};
 use qlaunch_shared::{Error, Result};
 
+use super::begin::range_of;
 use super::hidden;
+use super::looks::behind_quantized;
+use super::quantization::own_pieces;
 use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
 use crate::export::{Finished, Production, Report};
+use crate::network::Stage;
 use crate::ops::Backend;
 use crate::report::cpu_seconds;
 use crate::store::Store;
@@ -30,7 +34,9 @@ pub(super) struct Kept<'a> {
     keys: Vec<PieceKeys>,
     /// Pieces of this rank that are not in the store.
     missing: BTreeSet<Piece>,
-    /// Statistics of these pieces that are not there.
+    /// Layers of this rank that are there, and have to be quantized again for what comes behind them.
+    passed: BTreeSet<Piece>,
+    /// Statistics of all these pieces that are not there.
     unseen: BTreeMap<Piece, Vec<usize>>,
     /// Hidden states that this process has put there.
     states: Option<Origin>,
@@ -45,27 +51,43 @@ impl<'a> Kept<'a> {
         store: &'a Store,
         (model, resolved): (&'a Model, &'a Resolved),
         keys: Vec<PieceKeys>,
-        is_own: impl Fn(Piece) -> bool,
+        stage: &Stage<'_>,
         say: &mut dyn FnMut(String),
     ) -> Result<Self> {
-        let mut own =
-            Self { store, model, resolved, keys, missing: BTreeSet::new(), unseen: BTreeMap::new(), states: None };
-        for keys in own.keys.iter().filter(|keys| is_own(keys.piece)) {
-            if store.get(&keys.origin, say)?.is_some() {
-                continue;
-            }
-            own.missing.insert(keys.piece);
-            let mut unseen = Vec::new();
-            for (index, (_, origin)) in keys.statistics.iter().enumerate() {
-                if store.get(origin, say)?.is_none() {
-                    unseen.push(index);
-                }
-            }
-            if !unseen.is_empty() {
-                own.unseen.insert(keys.piece, unseen);
+        let (missing, passed, unseen) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let mut own = Self { store, model, resolved, keys, missing, passed, unseen, states: None };
+        let pieces = own_pieces(stage);
+        for keys in own.keys.iter().filter(|keys| pieces.contains(&keys.piece)) {
+            if store.get(&keys.origin, say)?.is_none() {
+                own.missing.insert(keys.piece);
+                own.unseen.extend(unseen_of(store, keys, say)?);
             }
         }
+        if resolved.assignment.as_ref().is_some_and(behind_quantized) {
+            own.pass_again(stage, say)?;
+        }
         Ok(own)
+    }
+
+    /// Finds the layers that batches go through once more, quantized, on their way to one that is to be observed.
+    fn pass_again(&mut self, stage: &Stage<'_>, say: &mut dyn FnMut(String)) -> Result<()> {
+        let layers = match stage.comm.size() {
+            1 => {
+                let Some((first, _)) = range_of(self.unseen(), self.model.config.layers) else { return Ok(()) };
+                let is_kept = |layer: &usize| {
+                    self.keys_of(Piece::Layer(*layer)).is_some_and(|keys| self.store.has(&keys.hidden))
+                };
+                (0..=first).rev().find(is_kept).unwrap_or(0)..first
+            }
+            // Several ranks send batches through all layers, if any.
+            _ => stage.layers.clone(),
+        };
+        for piece in layers.map(Piece::Layer).filter(|piece| !self.missing.contains(piece)) {
+            let unseen = unseen_of(self.store, self.known(piece)?, say)?;
+            self.unseen.extend(unseen);
+            self.passed.insert(piece);
+        }
+        Ok(())
     }
 
     /// Pieces that are to be made.
@@ -73,9 +95,14 @@ impl<'a> Kept<'a> {
         &self.missing
     }
 
-    /// Pieces whose inputs are to be observed first.
+    /// Pieces that are to be made, and whose inputs are to be observed first.
     pub(super) fn unseen(&self) -> impl Iterator<Item = Piece> {
-        self.unseen.keys().copied()
+        self.unseen.keys().copied().filter(|piece| self.missing.contains(piece))
+    }
+
+    /// Whether statistics of a piece are of use.
+    pub(super) fn is_wanted(&self, piece: Piece) -> bool {
+        self.missing.contains(&piece) || self.passed.contains(&piece)
     }
 
     /// Statistics that are to be observed.
@@ -245,6 +272,21 @@ impl<'a> Kept<'a> {
             self.store.remove(&origin);
         }
     }
+}
+
+/// The statistics of a piece that are not there.
+fn unseen_of(
+    store: &Store,
+    keys: &PieceKeys,
+    say: &mut dyn FnMut(String),
+) -> Result<Option<(Piece, Vec<usize>)>> {
+    let mut unseen = Vec::new();
+    for (index, (_, origin)) in keys.statistics.iter().enumerate() {
+        if store.get(origin, say)?.is_none() {
+            unseen.push(index);
+        }
+    }
+    Ok((!unseen.is_empty()).then_some((keys.piece, unseen)))
 }
 
 /// What observations have the observer look at; `assignment` tells how caches are looked at.

@@ -78,7 +78,7 @@ impl<'a> Output<'a> {
     /// Adds what is known of a piece's inputs already.
     pub(super) fn load(&self, piece: Piece, statistics: &mut Statistics) -> Result<()> {
         match self {
-            Self::Store(kept) if kept.missing().contains(&piece) => kept.load(piece, statistics),
+            Self::Store(kept) if kept.is_wanted(piece) => kept.load(piece, statistics),
             _ => Ok(()),
         }
     }

@@ -86,9 +86,8 @@ pub(super) fn make<B: Backend>(
                 silent_experts: step.silent_experts,
             };
             let keys = build_keys(&resolved, &ground)?;
-            let is_own = |piece: Piece| own_pieces(&stage).contains(&piece);
             let mut say = |text: String| reporter.note(Level::Warning, text);
-            Output::Store(Kept::open(store, (model, &resolved), keys, is_own, &mut say)?)
+            Output::Store(Kept::open(store, (model, &resolved), keys, &stage, &mut say)?)
         }
     };
     let mut building = Building::new(assignment, model, (production, output), step.silent_experts, numeric_path);
