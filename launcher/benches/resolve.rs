@@ -134,7 +134,8 @@ fn measure(folder: &Path) -> Result<(Value, f64), Box<dyn Error>> {
     let model = Model::open(folder)?;
     let opened = cpu_ms()? - begun;
     let recipes = recipes(&Library::embedded())?;
-    let aims = Aims { shard_bytes: 10_000_000_000, grouping: Grouping::BySize, mixed_groups: MixedGroups::Fix };
+    let aims =
+        Aims { shard_bytes: 10_000_000_000, grouping: Grouping::BySize, mixed_groups: MixedGroups::Fix };
     let (mut resolving, mut refused) = (Vec::new(), Vec::new());
     for recipe in &recipes {
         let Some(config) = recipe.quantize() else { continue };

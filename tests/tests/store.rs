@@ -90,7 +90,12 @@ fn a_mixture_of_experts_comes_out_the_same_with_and_without_a_store() {
 }
 
 /// Starts attempts that are killed, by what `kill` says of the store and the time, until one ends by itself.
-fn survive(job: &mut WorkerJob, flags: &[&str], store: &Path, mut kill: impl FnMut(usize, Duration) -> bool) -> PathBuf {
+fn survive(
+    job: &mut WorkerJob,
+    flags: &[&str],
+    store: &Path,
+    mut kill: impl FnMut(usize, Duration) -> bool,
+) -> PathBuf {
     loop {
         let attempt = job.attempt();
         let (mut child, begun) = (job.start(&attempt, flags), Instant::now());
@@ -144,7 +149,8 @@ fn a_job_that_is_killed_goes_on_from_what_it_has_kept() {
             false
         });
         assert!(files(&done.join("checkpoint")) == expected, "{recipe}: other bytes after kills");
-        let other: Vec<PathBuf> = artifacts(&rough).into_iter().filter(|path| step(path) != "hidden").collect();
+        let other: Vec<PathBuf> =
+            artifacts(&rough).into_iter().filter(|path| step(path) != "hidden").collect();
         assert_eq!(other.len(), count, "{recipe}: other artifacts");
     }
 }
@@ -201,7 +207,8 @@ fn find(store: &Path, about: &str) -> PathBuf {
 }
 
 fn first_file(artifact: &Path) -> PathBuf {
-    let mut names: Vec<PathBuf> = fs::read_dir(artifact).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(artifact).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     names.remove(0)
@@ -250,9 +257,16 @@ fn submit(home: &Path, candidates: &[Value]) -> Call {
 
 /// A recipe of one's own: FP8 for all linears but the head and those that are left out.
 fn recipe(home: &Path, name: &str, without: &[&str]) -> PathBuf {
-    let on = |quantizer: &str| json!({"quantizer_name": quantizer, "enable": true, "cfg": {"num_bits": "e4m3"}});
+    let on =
+        |quantizer: &str| json!({"quantizer_name": quantizer, "enable": true, "cfg": {"num_bits": "e4m3"}});
     let off = |quantizer: &str| json!({"quantizer_name": quantizer, "enable": false});
-    let mut entries = vec![off("*"), on("*weight_quantizer"), on("*input_quantizer"), off("*lm_head*"), off("*embed_tokens*")];
+    let mut entries = vec![
+        off("*"),
+        on("*weight_quantizer"),
+        on("*input_quantizer"),
+        off("*lm_head*"),
+        off("*embed_tokens*"),
+    ];
     entries.extend(without.iter().map(|quantizer| off(quantizer)));
     let text = json!({
         "metadata": {"recipe_type": "ptq"}, "quantize": {"algorithm": "max", "quant_cfg": entries},

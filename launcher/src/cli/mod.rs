@@ -16,9 +16,11 @@ mod quantize;
 mod recipe;
 mod runs;
 mod status;
+mod store;
 mod submission;
 mod submit;
 mod values;
+mod verify;
 mod watch;
 
 pub use main::main;

@@ -48,11 +48,15 @@ impl Site {
 
     /// The folder of the store where jobs find what others have made.
     pub fn store(&self, settings: &Settings) -> PathBuf {
-        let own = settings.profile.store.as_deref();
         match &self.workspace {
-            None => settings.runs.join(own.unwrap_or(".store")),
-            Some(workspace) => workspace.join(own.unwrap_or("store")),
+            None => Self::local_store(settings),
+            Some(workspace) => workspace.join(settings.profile.store.as_deref().unwrap_or("store")),
         }
+    }
+
+    /// The folder of the store of runs on this machine.
+    pub fn local_store(settings: &Settings) -> PathBuf {
+        settings.runs.join(settings.profile.store.as_deref().unwrap_or(".store"))
     }
 
     /// The folder of a run where its jobs are: its own folder here, or one in the workspace.

@@ -3,8 +3,8 @@
 use super::coverage::coverage;
 use super::notes::notes;
 use super::{
-    Assignment, Grouping, MixedGroups, ModuleKind, ModulePlan, ModuleTensors, Plan, Totals, checkpoint_layout,
-    checkpoint_tensors,
+    Assignment, Grouping, MixedGroups, ModuleKind, ModulePlan, ModuleTensors, Plan, Totals,
+    checkpoint_layout, checkpoint_tensors,
 };
 use crate::audit::engines::{Offered, engines};
 use crate::model::{Model, Module, ModuleRole};
@@ -40,7 +40,11 @@ pub struct Aims {
 /// # Errors
 /// As [`Assignment::resolve`]; recipes of another type than `ptq` are refused.
 pub fn resolve(model: &Model, recipe: Option<&Recipe>, shard_bytes: u64) -> Result<Resolved> {
-    resolve_with(model, recipe, Aims { shard_bytes, grouping: Grouping::BySize, mixed_groups: MixedGroups::Refuse })
+    resolve_with(
+        model,
+        recipe,
+        Aims { shard_bytes, grouping: Grouping::BySize, mixed_groups: MixedGroups::Refuse },
+    )
 }
 
 /// Resolves a recipe against a model with every choice spelt out; `None` is the model as it is.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Assignment, Piece};
 use super::assignment::{ActivationNumerics, Amax, Smoothing};
+use super::{Assignment, Piece};
 use crate::checkpoint::{DType, Layout, PlannedTensor};
 use crate::model::{Model, Module, ModuleRole, Part, Projection};
 use crate::numerics::{Format, StoredPart};

@@ -175,7 +175,8 @@ pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceK
             piece_origin((resolved, assignment), (piece, group), &statistics, ground, of_source(piece))?;
         let hidden = Origin::new(Step::Hidden, [("states", states.as_str())]);
         if let Piece::Layer(_) = piece {
-            let passed = if behind_quantized { origin.key().to_string() } else { of_source(piece).to_owned() };
+            let passed =
+                if behind_quantized { origin.key().to_string() } else { of_source(piece).to_owned() };
             states = sha256(format!("{states} {passed}"));
         }
         all.push(PieceKeys { piece, statistics, hidden, origin });
@@ -234,8 +235,7 @@ fn observations(assignment: &Assignment, model: &Model, piece: Piece) -> Vec<Obs
         .map(|(aspect, _)| ((Site::Attention, aspect), Vec::new()));
     found.extend(seen);
     let layer = piece.layer();
-    let observation =
-        |((site, aspect), modules)| Observation { layer, site, aspect, modules };
+    let observation = |((site, aspect), modules)| Observation { layer, site, aspect, modules };
     found.into_iter().map(observation).collect()
 }
 

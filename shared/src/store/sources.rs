@@ -45,7 +45,11 @@ impl Stamp {
         let failed = |error: std::io::Error| Error::io("look at", path, &error);
         let found = fs::metadata(path).map_err(failed)?;
         let modified = found.modified().map_err(failed)?.duration_since(UNIX_EPOCH);
-        Ok(Self { bytes: found.len(), modified: modified.map_or(0, |since| since.as_nanos()), inode: found.ino() })
+        Ok(Self {
+            bytes: found.len(),
+            modified: modified.map_or(0, |since| since.as_nanos()),
+            inode: found.ino(),
+        })
     }
 }
 

@@ -89,15 +89,15 @@ impl Array<'_> {
         // A matrix of products may be large, and is not copied as a whole.
         const TOGETHER: usize = 1 << 16;
         match self {
-            Self::F32(values) => values
-                .chunks(TOGETHER)
-                .try_for_each(|some| write(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())),
-            Self::F64(values) => values
-                .chunks(TOGETHER)
-                .try_for_each(|some| write(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())),
-            Self::U64(values) => values
-                .chunks(TOGETHER)
-                .try_for_each(|some| write(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())),
+            Self::F32(values) => values.chunks(TOGETHER).try_for_each(|some| {
+                write(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+            }),
+            Self::F64(values) => values.chunks(TOGETHER).try_for_each(|some| {
+                write(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+            }),
+            Self::U64(values) => values.chunks(TOGETHER).try_for_each(|some| {
+                write(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+            }),
         }
     }
 }
@@ -125,7 +125,8 @@ pub fn write_observation(
             known.push((name, seen));
             arrays.extend(found.into_iter().map(|(part, array)| (format!("{name}.{part}"), array)));
         }
-        let magnitude = if observation.aspect == Aspect::Magnitudes { seen.magnitude } else { Magnitude::default() };
+        let magnitude =
+            if observation.aspect == Aspect::Magnitudes { seen.magnitude } else { Magnitude::default() };
         small.inputs.push(SmallInput {
             module: name.to_owned(),
             arrays: owner.to_owned(),
@@ -192,7 +193,10 @@ fn arrays_of(aspect: Aspect, seen: &InputStatistics) -> (Vec<(&'static str, Arra
     let gram = |gram: &'_ Gram| [gram.columns as u64, 0, gram.tokens];
     match aspect {
         Aspect::Channels => seen.channels.as_deref().map_or((Vec::new(), [0; 3]), |own| {
-            (vec![("amax", Array::F32(&own.amax)), ("mean", Array::F32(&own.mean))], [own.amax.len() as u64, 0, 0])
+            (
+                vec![("amax", Array::F32(&own.amax)), ("mean", Array::F32(&own.mean))],
+                [own.amax.len() as u64, 0, 0],
+            )
         }),
         Aspect::Gram | Aspect::RoundedGram => {
             let own = if aspect == Aspect::Gram { &seen.gram } else { &seen.rounded_gram };

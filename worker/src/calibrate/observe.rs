@@ -40,7 +40,11 @@ impl Wanted {
             let wanted = move |cache: &CacheNumerics| Some((cache.layer, WantedCache::of(side(cache))?));
             assignment.caches.iter().filter_map(wanted).collect()
         };
-        Self { inputs: needs.collect(), keys: caches(|cache| &cache.key), values: caches(|cache| &cache.value) }
+        Self {
+            inputs: needs.collect(),
+            keys: caches(|cache| &cache.key),
+            values: caches(|cache| &cache.value),
+        }
     }
 
     fn cache(&self, layer: usize, side: CacheSide) -> Option<WantedCache> {

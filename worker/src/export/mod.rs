@@ -4,8 +4,8 @@ mod companions;
 mod inputs;
 mod production;
 mod quality;
-mod report;
 mod remarks;
+mod report;
 
 pub use inputs::{cache_rounding, input_amaxes};
 pub use production::{Finished, Production, Sources};

@@ -11,6 +11,7 @@ use qlaunch_shared::protocol::{CalibrationSummary, Level, Quantize, TokenSource}
 use qlaunch_shared::store::{Aspect, Ground, Key, Observation, Origin, build_keys};
 
 use super::data;
+use super::digests::digests;
 use super::forward::{Forward, forward};
 use super::kept::{Kept, save_observation, wanted};
 use super::looks::behind_quantized;
@@ -19,7 +20,7 @@ use crate::calibrate::{Observer, Wanted};
 use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
-use crate::store::{Store, digests};
+use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
 use crate::tokens::{Samples, Use};
 
@@ -39,8 +40,11 @@ pub(super) fn collect<B: Backend>(
     let mut resolved: Vec<(&TokenSource, &Quantize, Resolved)> = Vec::new();
     for candidate in candidates {
         let found = resolve_with(model, Some(&candidate.recipe), aims(candidate, Some(store)))?;
-        let is_shared = |assignment: &Assignment| assignment.needs_calibration() && !behind_quantized(assignment);
-        if let (Some(source), true) = (&candidate.calibration, found.assignment.as_ref().is_some_and(is_shared)) {
+        let is_shared =
+            |assignment: &Assignment| assignment.needs_calibration() && !behind_quantized(assignment);
+        if let (Some(source), true) =
+            (&candidate.calibration, found.assignment.as_ref().is_some_and(is_shared))
+        {
             resolved.push((source, candidate, found));
         }
     }
@@ -111,11 +115,7 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(
-        store: &'a Store,
-        model: &'a Model,
-        (all, assignments): (Vec<Kept<'a>>, &[&Assignment]),
-    ) -> Self {
+    fn new(store: &'a Store, model: &'a Model, (all, assignments): (Vec<Kept<'a>>, &[&Assignment])) -> Self {
         let mut unseen: BTreeMap<Key, (Piece, Observation, Origin)> = BTreeMap::new();
         let mut total = Wanted::default();
         for (kept, assignment) in all.iter().zip(assignments) {

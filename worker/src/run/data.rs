@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use qlaunch_shared::{Error, Result};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, TokenSource};
+use qlaunch_shared::{Error, Result};
 
 use crate::comm::Communicator;
 use crate::report::Reporter;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use qlaunch_shared::assign::{Assignment, Needs, Piece, Resolved};
 use qlaunch_shared::checkpoint::Shard;
 use qlaunch_shared::model::Model;
-use qlaunch_shared::store::{Aspect, Observation, Origin, PieceKeys};
+use qlaunch_shared::store::{
+    ASSEMBLY, Aspect, AssembledPiece, Assembly, Observation, Origin, PieceKeys, StoredFile,
+};
 use qlaunch_shared::{Error, Result};
 
 use super::begin::range_of;
@@ -73,7 +75,9 @@ impl<'a> Kept<'a> {
     fn pass_again(&mut self, stage: &Stage<'_>, say: &mut dyn FnMut(String)) -> Result<()> {
         let layers = match stage.comm.size() {
             1 => {
-                let Some((first, _)) = range_of(self.unseen(), self.model.config.layers) else { return Ok(()) };
+                let Some((first, _)) = range_of(self.unseen(), self.model.config.layers) else {
+                    return Ok(());
+                };
                 let is_kept = |layer: &usize| {
                     self.keys_of(Piece::Layer(*layer)).is_some_and(|keys| self.store.has(&keys.hidden))
                 };
@@ -153,9 +157,12 @@ impl<'a> Kept<'a> {
             let mut why = String::from("it is gone");
             let found = self.store.get(origin, &mut |said| why = said)?;
             let found = found.ok_or_else(|| {
-                Error::new(qlaunch_shared::ErrorKind::Resumable, format!("statistics of {piece} were lost: {why}"))
-                    .at(&self.store.folder().0)
-                    .hint("start the job again")
+                Error::new(
+                    qlaunch_shared::ErrorKind::Resumable,
+                    format!("statistics of {piece} were lost: {why}"),
+                )
+                .at(&self.store.folder().0)
+                .hint("start the job again")
             })?;
             read_observation(&found.path(STATISTICS), observation, self.model, statistics)?;
         }
@@ -202,22 +209,31 @@ impl<'a> Kept<'a> {
         shards.enumerate().map(|(index, shard)| (format!("{index}.safetensors"), shard)).collect()
     }
 
-    /// Links all pieces into a checkpoint, and adds what became known while they were made.
+    /// Links all pieces into a checkpoint, notes there what it was put together from, and adds what became known while they
+    /// were made.
     ///
     /// # Errors
     /// A piece is gone, or the disk is full.
     pub(super) fn assemble(&self, writer: &mut Writer, production: &mut Production<'_>) -> Result<()> {
+        let folder = self.store.folder();
+        let mut pieces = Vec::with_capacity(self.keys.len());
         for keys in &self.keys {
             let key = keys.origin.key();
-            let folder = self.store.folder();
+            let manifest = self.store.wait_for(&keys.origin)?;
+            let mut files = Vec::new();
             for (name, shard) in self.shards(keys.piece) {
                 writer.link(&shard.file, &folder.file(&key, &name))?;
+                let stored = manifest.file(&name).cloned();
+                files.extend(stored.map(|stored| StoredFile { name: shard.file.clone(), ..stored }));
             }
             let path = folder.file(&key, REPORT);
             let report = std::fs::read(&path).map_err(|error| Error::io("read the store", &path, &error))?;
             Report::decode(&report)?.add_to(&mut production.learnt);
+            pieces.push(AssembledPiece { piece: keys.piece.to_string(), key, files });
         }
-        Ok(())
+        let text = serde_json::to_string_pretty(&Assembly::new(pieces))
+            .map_err(|error| Error::bug(format!("cannot spell what was put together: {error}")))?;
+        writer.add_file(ASSEMBLY, format!("{text}\n").as_bytes())
     }
 
     /// The layer with the last hidden states that are there, none of which lies behind `last`, and the states.
@@ -259,11 +275,6 @@ impl<'a> Kept<'a> {
         self.forget_states();
         self.states = Some(origin);
         Ok(())
-    }
-
-    /// The keys of all pieces.
-    pub(super) fn into_keys(self) -> Vec<PieceKeys> {
-        self.keys
     }
 
     /// Takes the hidden states away that this process has kept.
@@ -329,8 +340,12 @@ pub(super) fn save_observation(
     statistics: &Statistics,
 ) -> Result<()> {
     let place = observation.layer.map_or("output head".to_owned(), |layer| format!("layer {layer}"));
-    let about =
-        format!("{} of the {} of {place} of {}", observation.aspect.name(), observation.site.name(), name(model));
+    let about = format!(
+        "{} of the {} of {place} of {}",
+        observation.aspect.name(),
+        observation.site.name(),
+        name(model)
+    );
     let mut draft = store.draft(origin.clone(), &about)?;
     let mut file = draft.file(STATISTICS)?;
     write_observation(statistics, observation, model, &mut |bytes| file.write(bytes))?;

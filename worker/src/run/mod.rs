@@ -4,6 +4,7 @@ mod begin;
 mod building;
 mod collection;
 mod data;
+mod digests;
 mod evaluation;
 mod forward;
 mod hidden;

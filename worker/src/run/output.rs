@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use qlaunch_shared::assign::{Assignment, Piece};
-use qlaunch_shared::store::PieceKeys;
 use qlaunch_shared::Result;
+use qlaunch_shared::assign::{Assignment, Piece};
 
 use super::kept::Kept;
 use crate::calibrate::{Statistics, Wanted};
@@ -127,25 +126,25 @@ impl<'a> Output<'a> {
         production: &mut Production<'_>,
         out: &Path,
         comm: &dyn Communicator,
-    ) -> Result<Option<Vec<PieceKeys>>> {
+    ) -> Result<bool> {
         match self {
             Self::Folder { writer, .. } => {
                 if !gather(production, &writer, comm)? {
-                    return Ok(None);
+                    return Ok(false);
                 }
                 production.publish(writer)?;
-                Ok(Some(Vec::new()))
+                Ok(true)
             }
             Self::Store(mut kept) => {
                 comm.barrier()?;
                 kept.forget_states();
                 if comm.rank() > 0 {
-                    return Ok(None);
+                    return Ok(false);
                 }
                 let mut writer = Writer::assemble(out, &production.sources().resolved.layout)?;
                 kept.assemble(&mut writer, production)?;
                 production.publish(writer)?;
-                Ok(Some(kept.into_keys()))
+                Ok(true)
             }
         }
     }

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use qlaunch_shared::assign::{Aims, Grouping, ModuleTensors, Piece, Resolved, resolve, resolve_with};
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict};
+use qlaunch_shared::protocol::{
+    CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict,
+};
 use qlaunch_shared::store::{Ground, build_keys};
 use qlaunch_shared::{Error, Result};
 
 use super::building::Building;
 use super::data;
+use super::digests::digests;
 use super::forward::{Forward, forward};
 use super::kept::Kept;
 use super::output::Output;
@@ -19,7 +22,7 @@ use crate::export::{Making, Production, Sources, write_quality};
 use crate::network::{SourceWeights, Stage};
 use crate::ops::Backend;
 use crate::report::Reporter;
-use crate::store::{Store, digests};
+use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
 use crate::tokens::Use;
 
@@ -90,7 +93,8 @@ pub(super) fn make<B: Backend>(
             Output::Store(Kept::open(store, (model, &resolved), keys, &stage, &mut say)?)
         }
     };
-    let mut building = Building::new(assignment, model, (production, output), step.silent_experts, numeric_path);
+    let mut building =
+        Building::new(assignment, model, (production, output), step.silent_experts, numeric_path);
     let mut calibration = None;
     if let Some((samples, summary, batch_size)) = &samples {
         let pass = Forward {
@@ -115,10 +119,10 @@ pub(super) fn make<B: Backend>(
     }
     let output;
     (production, output) = building.into_parts();
-    let Some(_keys) = output.publish(&mut production, out, means.comm)? else {
+    if !output.publish(&mut production, out, means.comm)? {
         reporter.end();
         return Ok(None);
-    };
+    }
     reporter.begin(Phase::Audit, GATES.len() as u64, Unit::Steps, None);
     let gates = audit(model, &resolved, out);
     let making = Making {

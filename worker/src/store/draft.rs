@@ -103,7 +103,8 @@ impl Draft {
             // Checkpoints have these files by hard links: nobody may write to them.
             let path = self.path(&file.name);
             let mode = fs::Permissions::from_mode(0o444);
-            fs::set_permissions(&path, mode).map_err(|error| Error::io("write to the store", &path, &error))?;
+            fs::set_permissions(&path, mode)
+                .map_err(|error| Error::io("write to the store", &path, &error))?;
         }
         let mut file = File::create_new(&path).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
@@ -155,7 +156,7 @@ impl DraftFile<'_> {
 }
 
 /// A name that no other process or thread has: host, process, moment and count.
-pub(super) fn unique() -> String {
+pub fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

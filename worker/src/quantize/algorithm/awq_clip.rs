@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Clipped, clipped};
 use qlaunch_shared::assign::algorithm::AwqClip;
+use qlaunch_shared::assign::{Clipped, clipped};
 use qlaunch_shared::protocol::NumericPath;
 use rayon::prelude::*;
 

@@ -8,16 +8,15 @@ use qlaunch_shared::store::SourceDigests;
 use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
-use super::draft::unique;
-use super::open::Store;
 use crate::comm::Communicator;
+use crate::store::{Store, unique};
 use crate::tensor::MappedCheckpoint;
 
 /// SHA-256 of every tensor of a model, by name. The first rank reads what is not known yet, and the others hear of it.
 ///
 /// # Errors
 /// The model cannot be read, the store cannot be written, or a rank is gone.
-pub fn digests(
+pub(super) fn digests(
     store: &Store,
     (model, files): (&Model, &MappedCheckpoint),
     comm: &dyn Communicator,
