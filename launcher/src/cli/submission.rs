@@ -87,11 +87,11 @@ impl Submission {
     /// # Errors
     /// A host that does not answer, a worker that does not run there, too little space.
     pub fn bring(&self, setup: &Setup, say: &mut dyn FnMut(&str)) -> Result<()> {
-        let Some(workspace) = &self.site.workspace else {
-            return Ok(());
-        };
         block_on(async {
             setup.ship().await?;
+            let Some(workspace) = &self.site.workspace else {
+                return Ok(());
+            };
             for staged in self.staging.staged.iter().filter(|staged| staged.missing > 0) {
                 say(&format!("sending {} ({})", staged.from.display(), bytes(staged.missing)));
             }

@@ -1,6 +1,7 @@
 //! What jobs need, brought to where they run: the worker, the model, the data.
 
 mod elf;
+mod image;
 mod local;
 mod places;
 mod shadow;
@@ -8,6 +9,7 @@ mod stage;
 mod upload;
 mod worker;
 
+pub use image::prepare_image;
 pub use local::worker_binary;
 pub use places::cluster_path;
 pub use shadow::shadow_sweep;
