@@ -52,11 +52,7 @@ const FINAL: [(&str, &str, &str); 18] = [
         "mend `docker.memory` or `docker.options`",
     ),
     ("bind source path does not exist", "something that the job reads is not there", "check the path"),
-    (
-        "no such file or directory: unknown",
-        "the image cannot start the worker",
-        "use an image with glibc, or none",
-    ),
+    ("no such file or directory", "the image cannot start the worker", "use an image with glibc, or none"),
     (
         "unknown flag",
         "`docker.options` has something that this program does not know",

@@ -5,6 +5,8 @@ mod attend;
 mod cancel;
 mod cluster;
 mod cluster_check;
+mod cluster_docker;
+mod cluster_step;
 mod doctor;
 mod eval;
 mod fetch;

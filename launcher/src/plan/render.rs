@@ -87,6 +87,15 @@ pub struct DockerExtras {
 }
 
 impl DockerExtras {
+    /// Arguments that give a container any GPUs, to try whether that can be done.
+    pub fn any_gpus(&self) -> Vec<String> {
+        match (self.gpus, self.runtime) {
+            (0, _) => Vec::new(),
+            (gpus, ContainerRuntime::Docker) => vec![format!("--gpus={gpus}")],
+            (_, ContainerRuntime::Podman) => vec!["--device=nvidia.com/gpu=all".to_owned()],
+        }
+    }
+
     fn of(docker: &DockerProfile) -> Self {
         let mut options = vec![format!("--network={}", docker.network)];
         options.extend(docker.cpus.map(|cpus| format!("--cpus={cpus}")));

@@ -51,7 +51,8 @@ pub async fn prepare_image(
     let (run, address) = (settings.runtime.name(), settings.address.as_deref().unwrap_or_default());
     let own = if settings.own { "own" } else { "named" };
     let mut arguments = vec![run, address, &settings.image, worker, own];
-    arguments.extend(settings.options.iter().map(String::as_str));
+    let gpus = settings.any_gpus();
+    arguments.extend(settings.options.iter().chain(&gpus).map(String::as_str));
     let output = host.shell_within(DEADLINE, PREPARE, &arguments).await?;
     match output.code {
         Some(0) => Ok(()),
