@@ -315,6 +315,9 @@ fn a_dry_run_shows_the_very_script_and_a_person_can_run_it() {
         assert_eq!(daemon.root(&format!("docker wait {id}; docker rm {id} >/dev/null")), "0", "{live}");
         assert!(folder.join("attempts/7/outcome.json").exists());
     }
+    let smoke =
+        project.run(&["submit", "--cluster", "test", "--smoke", "--format", "json", "sweep.yaml"]).json();
+    assert_eq!((&smoke["failed"], smoke["smoke"].as_array().unwrap().len()), (&0.into(), 2), "{smoke:#}");
     let check = project.run(&["cluster", "check", "test", "--format", "json"]).json();
     for name in ["worker", "containers", "image"] {
         let step = check.as_array().unwrap().iter().find(|step| step["step"] == name);

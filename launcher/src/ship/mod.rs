@@ -1,6 +1,7 @@
 //! What jobs need, brought to where they run: the worker, the model, the data.
 
 mod elf;
+mod excerpt;
 mod image;
 mod local;
 mod places;
@@ -9,6 +10,7 @@ mod stage;
 mod upload;
 mod worker;
 
+pub use excerpt::excerpt;
 pub use image::prepare_image;
 pub use local::worker_binary;
 pub use places::cluster_path;
