@@ -3,6 +3,7 @@
 pub mod broken;
 pub mod checkpoint;
 pub mod cluster;
+pub mod containers;
 pub mod house;
 pub mod places;
 pub mod programs;

@@ -31,7 +31,8 @@ impl Site {
     /// A host that does not answer or wants somebody to log in, a workspace that cannot be written.
     pub async fn open(settings: &Settings, around: &Surroundings) -> Result<Self> {
         let host = host(settings, around)?;
-        if settings.profile.kind == Kind::Local {
+        let here = settings.profile.kind == Kind::Docker && settings.profile.ssh.is_none();
+        if here || settings.profile.kind == Kind::Local {
             return Ok(Self { host, workspace: None });
         }
         let workspace = settings.profile.workspace.as_deref().unwrap_or("~/qlaunch");
