@@ -155,6 +155,47 @@ fn a_job_that_is_killed_goes_on_from_what_it_has_kept() {
     }
 }
 
+/// SIGUSR2 lets the layer at work be kept, SIGTERM does not; neither makes any other bytes.
+#[test]
+fn a_job_that_is_told_to_stop_ends_resumable_and_loses_a_layer_at_most() {
+    for (signal, recipe) in [("USR2", RECIPES[0]), ("TERM", RECIPES[0]), ("USR2", RECIPES[2])] {
+        let work = tempfile::tempdir().unwrap();
+        let (calm, rough) = (work.path().join("calm"), work.path().join("rough"));
+        let mut job = WorkerJob::with_store(&tiny_llama(), recipe, Some(&calm)).without_evaluation();
+        let expected = files(&job.run(&[]).join("checkpoint"));
+        let mut job = WorkerJob::with_store(&tiny_llama(), recipe, Some(&rough)).without_evaluation();
+        let mut stops = 0;
+        let done = loop {
+            let attempt = job.attempt();
+            let mut child = job.start(&attempt, &[]);
+            let before = artifacts(&rough).len();
+            let mut told = false;
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                // Once it has kept something, at most four times.
+                if !told && stops < 4 && artifacts(&rough).len() > before {
+                    let pid = child.id().to_string();
+                    std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+                    told = true;
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            };
+            if status.success() {
+                break attempt;
+            }
+            assert_eq!(status.code(), Some(85), "SIG{signal}");
+            assert_eq!(outcome(&attempt).unwrap()["status"], "interrupted");
+            assert!(!attempt.join("checkpoint").exists(), "nothing half-made stays");
+            stops += 1;
+        };
+        assert!(stops > 0, "SIG{signal}: it was never stopped");
+        assert!(files(&done.join("checkpoint")) == expected, "SIG{signal}: other bytes");
+        assert_eq!(artifacts(&rough).len(), artifacts(&calm).len());
+    }
+}
+
 #[test]
 fn what_is_broken_is_set_aside_and_made_again() {
     let work = tempfile::tempdir().unwrap();
@@ -284,6 +325,78 @@ fn attempts_with(run: &Path, phase: &str) -> usize {
         outcome(&attempt).is_some() && phases(&attempt).iter().any(|own| own == phase)
     })
     .count()
+}
+
+/// What the store's own commands say of a store that a sweep has filled.
+#[test]
+fn a_store_is_listed_verified_explained_and_swept() {
+    let home = tempfile::tempdir().unwrap();
+    let call = submit(home.path(), &[json!("general/ptq/fp8_default-kv_fp8"), json!("general/ptq/nvfp4_mlp_only-kv_fp8")]);
+    let run = home.path().join("runs").join(call.json()["run"].as_str().unwrap());
+    let ask = |arguments: &[&str]| {
+        let mut command = qlaunch(home.path());
+        command.args(arguments).args(["--format", "json"]).current_dir(home.path());
+        finish(command)
+    };
+    let listed = ask(&["store", "ls"]).json();
+    let all = listed["artifacts"].as_array().unwrap();
+    // 2 candidates: embedding and head are the same, layers are not.
+    let of = |step: &str| all.iter().filter(|artifact| artifact["manifest"]["origin"]["step"] == step).count();
+    assert_eq!(of("layer"), 8 + 8 + 2);
+    let shared = all.iter().filter(|artifact| artifact["checkpoints"] == 2).count();
+    assert_eq!(shared, 2, "what is only copied is in both checkpoints");
+    let whole = ask(&["store", "verify"]);
+    whole.assert_code(0);
+    assert_eq!(whole.json()["whole"], all.len());
+
+    // A layer of the second candidate says in what it differs from that of the first.
+    let layer = all.iter().find(|artifact| {
+        artifact["manifest"]["about"].as_str().unwrap().starts_with("layer 3 of tiny-llama")
+    });
+    let key = layer.unwrap()["manifest"]["key"].as_str().unwrap();
+    let why = ask(&["store", "why", &key[..10]]).json();
+    assert_eq!(why["checkpoints"].as_array().unwrap().len(), 1);
+    assert!(why["manifest"]["origin"]["inputs"]["statistics"].is_string());
+
+    // What checkpoints have stays, whatever is asked for; the rest goes.
+    let checkpoint = run.join("fp8_default-kv_fp8/checkpoint");
+    let weights = files(&checkpoint);
+    let planned = ask(&["store", "gc", "--dry-run"]).json();
+    let gone = ask(&["store", "gc"]).json();
+    assert_eq!(gone["removed"], planned["removed"]);
+    assert_eq!(artifacts(&home.path().join("runs/.store")).len(), 18);
+    let checkpoint_text = checkpoint.display().to_string();
+    ask(&["verify", &checkpoint_text]).assert_code(0);
+    assert!(files(&checkpoint) == weights);
+
+    // Without the run nothing is of use.
+    fs::remove_dir_all(&run).unwrap();
+    ask(&["store", "gc"]).assert_code(0);
+    assert!(artifacts(&home.path().join("runs/.store")).is_empty());
+}
+
+#[test]
+fn a_checkpoint_that_was_tampered_with_is_found_out() {
+    let work = tempfile::tempdir().unwrap();
+    let mut job = WorkerJob::with_store(&tiny_llama(), RECIPES[0], Some(&work.path().join("store")));
+    let checkpoint = job.run(&[]).join("checkpoint");
+    let verify = || {
+        let mut command = qlaunch(work.path());
+        command.args(["verify", "--format", "json"]).arg(&checkpoint);
+        finish(command)
+    };
+    verify().assert_code(0);
+    let file = checkpoint.join("model-00004-of-00010.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let call = verify();
+    call.assert_code(10);
+    let told: Value = serde_json::from_str(&call.stdout).unwrap();
+    assert_eq!(told["damages"][0]["piece"], "layer 2", "{told:#}");
+    fs::remove_file(checkpoint.join("build.json")).unwrap();
+    verify().assert_refused(3, &["does not say what it was put together from"]);
 }
 
 #[test]

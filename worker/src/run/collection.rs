@@ -93,6 +93,9 @@ pub(super) fn collect<B: Backend>(
             experts_ratio: ratio,
         };
         forward(backend, pass, &mut collector, reporter)?;
+        if let Some(lead) = &collector.lead {
+            lead.forget_states();
+        }
     }
     Ok(summary)
 }
@@ -196,9 +199,6 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
 
     fn look_again(&mut self, _layer: Option<usize>) -> Result<bool> {
         self.keep(Piece::Last)?;
-        if let Some(lead) = &mut self.lead {
-            lead.forget_states();
-        }
         Ok(false)
     }
 }

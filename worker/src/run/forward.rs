@@ -79,6 +79,9 @@ pub(super) fn forward<'a, B: Backend>(
     let is_ahead = pass.streaming == Streaming::AheadThenLayerByLayer && !stage.is_last();
     let total = (samples.ids.len() * layers * (pass.passes + usize::from(is_ahead))) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
+    if stage.comm.size() == 1 && watcher.kept().is_some() {
+        reporter.keep_layers();
+    }
     let is_to_the_end = begin.layers.end == stage.layers.end;
     let own = Stage { layers: begin.layers, ..stage.clone() };
     let mut network = Network::new(backend, weights).on(own, pass.streaming);

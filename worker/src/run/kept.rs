@@ -18,7 +18,7 @@ use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_
 use crate::export::{Finished, Production, Report};
 use crate::network::Stage;
 use crate::ops::Backend;
-use crate::report::cpu_seconds;
+use crate::report::{Reporter, cpu_seconds};
 use crate::store::Store;
 use crate::tensor::{ShardFiles, Writer};
 use crate::tokens::Samples;
@@ -252,7 +252,11 @@ impl<'a> Kept<'a> {
         before.reverse();
         for (layer, origin) in before {
             if let Some(found) = self.store.get(origin, say)? {
-                return Ok(Some((layer, hidden::read(&found, backend, samples, batch)?)));
+                // Another job may take them away in this moment.
+                match hidden::read(&found, backend, samples, batch) {
+                    Ok(states) => return Ok(Some((layer, states))),
+                    Err(error) => tracing::debug!("{error}"),
+                }
             }
         }
         Ok(None)
@@ -272,15 +276,17 @@ impl<'a> Kept<'a> {
         let Some(origin) = next.map(|keys| keys.hidden.clone()) else { return Ok(()) };
         let about = format!("hidden states before layer {} of {}", layer + 1, name(self.model));
         hidden::write(self.store, (&origin, &about), backend, (samples, states))?;
-        self.forget_states();
-        self.states = Some(origin);
-        Ok(())
+        if let Some(before) = self.states.replace(origin) {
+            self.store.remove(&before);
+        }
+        Reporter::layer_kept()
     }
 
-    /// Takes the hidden states away that this process has kept.
-    pub(super) fn forget_states(&mut self) {
-        if let Some(origin) = self.states.take() {
-            self.store.remove(&origin);
+    /// Takes the hidden states away: everything that was to be observed was. Another job that goes on from the same ones
+    /// begins further ahead, or at the first layer.
+    pub(super) fn forget_states(&self) {
+        for keys in self.keys.iter().filter(|keys| self.store.has(&keys.hidden)) {
+            self.store.remove(&keys.hidden);
         }
     }
 }

@@ -135,7 +135,7 @@ impl<'a> Output<'a> {
                 production.publish(writer)?;
                 Ok(true)
             }
-            Self::Store(mut kept) => {
+            Self::Store(kept) => {
                 comm.barrier()?;
                 kept.forget_states();
                 if comm.rank() > 0 {

@@ -114,8 +114,14 @@ pub(super) fn make<B: Backend>(
     let is_rest = |own: &&ModuleTensors| rest.contains(&Piece::of(own, model));
     let total = resolved.tensors.iter().filter(is_rest).map(ModuleTensors::bytes).sum();
     reporter.begin(Phase::Quantize, total, Unit::Bytes, None);
+    if means.store.is_some() {
+        reporter.keep_layers();
+    }
     for &piece in &rest {
         building.complete(piece, &mut |bytes| reporter.advance(bytes, None))?;
+        if means.store.is_some() {
+            Reporter::layer_kept()?;
+        }
     }
     let output;
     (production, output) = building.into_parts();
