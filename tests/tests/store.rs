@@ -155,6 +155,36 @@ fn a_job_that_is_killed_goes_on_from_what_it_has_kept() {
     }
 }
 
+/// Two jobs on one store at the same time: of one recipe, and of two that have pieces in common.
+#[test]
+fn jobs_that_work_on_one_store_at_the_same_time_are_both_right() {
+    let work = tempfile::tempdir().unwrap();
+    let other = "general/ptq/nvfp4_mlp_only-kv_fp8";
+    let alone = |recipe: &str| {
+        let mut job = WorkerJob::new(&tiny_llama(), recipe).without_evaluation();
+        content(&job.run(&[]).join("checkpoint"))
+    };
+    let expected = [alone(RECIPES[0]), alone(RECIPES[0]), alone(other)];
+    let store = work.path().join("store");
+    let mut jobs = [RECIPES[0], RECIPES[0], other]
+        .map(|recipe| WorkerJob::with_store(&tiny_llama(), recipe, Some(&store)).without_evaluation());
+    let mut running: Vec<_> = jobs
+        .iter_mut()
+        .map(|job| {
+            let attempt = job.attempt();
+            (job.start(&attempt, &[]), attempt)
+        })
+        .collect();
+    for ((child, attempt), expected) in running.iter_mut().zip(&expected) {
+        let status = child.wait().unwrap();
+        let log = fs::read_to_string(attempt.join("log")).unwrap_or_default();
+        assert!(status.success(), "{log}");
+        assert!(content(&attempt.join("checkpoint")) == *expected);
+    }
+    assert_eq!(fs::read_dir(store.join("leases")).unwrap().count(), 0, "leases are given back");
+    assert_eq!(fs::read_dir(store.join("drafts")).unwrap().count(), 0, "drafts are taken away");
+}
+
 /// SIGUSR2 lets the layer at work be kept, SIGTERM does not; neither makes any other bytes.
 #[test]
 fn a_job_that_is_told_to_stop_ends_resumable_and_loses_a_layer_at_most() {
@@ -331,7 +361,10 @@ fn attempts_with(run: &Path, phase: &str) -> usize {
 #[test]
 fn a_store_is_listed_verified_explained_and_swept() {
     let home = tempfile::tempdir().unwrap();
-    let call = submit(home.path(), &[json!("general/ptq/fp8_default-kv_fp8"), json!("general/ptq/nvfp4_mlp_only-kv_fp8")]);
+    let call = submit(
+        home.path(),
+        &[json!("general/ptq/fp8_default-kv_fp8"), json!("general/ptq/nvfp4_mlp_only-kv_fp8")],
+    );
     let run = home.path().join("runs").join(call.json()["run"].as_str().unwrap());
     let ask = |arguments: &[&str]| {
         let mut command = qlaunch(home.path());
@@ -341,7 +374,8 @@ fn a_store_is_listed_verified_explained_and_swept() {
     let listed = ask(&["store", "ls"]).json();
     let all = listed["artifacts"].as_array().unwrap();
     // 2 candidates: embedding and head are the same, layers are not.
-    let of = |step: &str| all.iter().filter(|artifact| artifact["manifest"]["origin"]["step"] == step).count();
+    let of =
+        |step: &str| all.iter().filter(|artifact| artifact["manifest"]["origin"]["step"] == step).count();
     assert_eq!(of("layer"), 8 + 8 + 2);
     let shared = all.iter().filter(|artifact| artifact["checkpoints"] == 2).count();
     assert_eq!(shared, 2, "what is only copied is in both checkpoints");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::RunFolder;
+use qlaunch_shared::store::StoreFolder;
 use qlaunch_shared::sweep::{Sweep, read_sweep};
 use qlaunch_shared::{Error, Result};
 use serde_json::json;
@@ -14,10 +15,11 @@ use super::main::Context;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
 use crate::plan::{
-    Ingredients, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, render, run_name,
+    Ingredients, PlannedJob, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, render, run_name,
 };
 use crate::session::{Opening, Setup, Site, block_on, script_of};
 use crate::ship::{Places, Staging, cluster_path, plan_staging, relocate, shadow_sweep};
+use crate::store::{Inventory, Reuse};
 use crate::ui::{bytes, coverage, parameters, warnings};
 
 /// A sweep made ready to run.
@@ -35,6 +37,10 @@ pub struct Submission {
     pub site: Site,
     /// What has to be brought there.
     pub staging: Staging,
+    /// What of each job is in the store already, where that can be told.
+    pub reuse: Vec<Option<Reuse>>,
+    /// Whether a person wants to know why pieces have to be made.
+    explain: bool,
 }
 
 impl Submission {
@@ -82,7 +88,8 @@ impl Submission {
         relocate(&mut jobs, &staging.places());
         let there = site.run_folder(&folder, &name);
         let run = PlannedRun::place(name, (folder, there), &site.store(&settings), identity, jobs);
-        Ok(Self { settings, text, sweep, run, site, staging })
+        let reuse = reuse(&site, &settings, (&run.jobs, &model))?;
+        Ok(Self { settings, text, sweep, run, site, staging, reuse, explain: args.explain })
     }
 
     /// How its jobs are carried out.
@@ -172,6 +179,19 @@ fn shadows(site: &Site, sweep: &Sweep, settings: &Settings) -> Result<(Sweep, Pl
     Ok((planned, places))
 }
 
+/// What of each job is in the store of this machine; a store elsewhere is not looked into.
+fn reuse(
+    site: &Site,
+    settings: &Settings,
+    (jobs, model): (&[PlannedJob], &Model),
+) -> Result<Vec<Option<Reuse>>> {
+    if site.workspace.is_some() {
+        return Ok(vec![None; jobs.len()]);
+    }
+    let inventory = Inventory::of(StoreFolder(site.store(settings)))?;
+    jobs.iter().map(|job| inventory.reuse(&job.spec, model)).collect()
+}
+
 /// What will be run: a line for the sweep and one for each candidate.
 pub fn header(submission: &Submission) -> String {
     let jobs = &submission.run.jobs;
@@ -187,9 +207,14 @@ pub fn header(submission: &Submission) -> String {
         submission.question()
     )];
     let width = jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or(0);
-    for job in jobs.iter().filter(|job| !job.is_baseline()) {
+    for (job, reuse) in jobs.iter().zip(&submission.reuse).filter(|(job, _)| !job.is_baseline()) {
         let Some(plan) = &job.plan else { continue };
         lines.push(format!("  {:width$}  {}", job.name, coverage(plan)));
+        if let Some(reuse) = reuse {
+            lines.push(format!("  {:width$}  {}", "", reuse.summary(bytes)));
+            let why = reuse.explanation().into_iter().filter(|_| submission.explain);
+            lines.extend(why.map(|line| format!("  {:width$}    {line}", "")));
+        }
         let notes = job.recipe_notes().iter();
         lines.extend(notes.map(|note| format!("  {:width$}  note: {note}", "")));
         lines.extend(warnings(plan).map(|warning| format!("  {:width$}  {warning}", "")));
@@ -217,13 +242,13 @@ pub fn dry_run(
     let settings = &submission.settings;
     let last = compare_with_last(&submission.run, &args.sweep, &settings.cluster, &settings.runs);
     texts.extend(last.iter().flat_map(Comparison::lines));
-    for job in &submission.run.jobs {
+    for (job, reuse) in submission.run.jobs.iter().zip(&submission.reuse) {
         let folder: PathBuf = RunFolder(submission.run.site.clone()).job(&job.name).0;
         let script = render(&script_of(job, &submission.run, setup, &folder))?;
         texts.push(format!("\n# {}\n{}", folder.join("job.sh").display(), script.trim_end()));
         documents.push(json!({
             "candidate": job.name, "recipe": job.recipe, "folder": folder, "plan": job.plan, "spec": job.spec,
-            "script": script,
+            "script": script, "reuse": reuse,
         }));
     }
     match context.screen.json {

@@ -37,6 +37,9 @@ pub struct SubmitArgs {
     /// Shows the plan, what is different from the last run, and the job scripts; runs nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Tells for each piece of a checkpoint that is not in the store what is new about it.
+    #[arg(long)]
+    pub explain: bool,
     /// Really runs every candidate on two layers and four calibration samples, on this machine, and nothing else.
     #[arg(long, conflicts_with = "dry_run")]
     pub smoke: bool,

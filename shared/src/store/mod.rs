@@ -10,6 +10,7 @@ mod folder;
 mod key;
 mod manifest;
 mod sources;
+mod tokens;
 
 pub use assembly::{ASSEMBLY, AssembledPiece, Assembly, Damage};
 pub use build::{Aspect, Ground, Observation, PieceKeys, Site, build_keys};
@@ -17,3 +18,4 @@ pub use folder::{Condition, StoreFolder};
 pub use key::{Key, Origin, Step};
 pub use manifest::{MANIFEST, Manifest, StoredFile, VERSION};
 pub use sources::SourceDigests;
+pub use tokens::TokenNote;

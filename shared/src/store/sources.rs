@@ -32,7 +32,7 @@ struct SourceFile {
 
 /// What tells that a file is the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+pub(super) struct Stamp {
     bytes: u64,
     /// Nanoseconds since 1970.
     modified: u128,
@@ -40,7 +40,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Result<Self> {
+    pub(super) fn of(path: &Path) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let failed = |error: std::io::Error| Error::io("look at", path, &error);
         let found = fs::metadata(path).map_err(failed)?;

@@ -1,12 +1,14 @@
 //! The tap that makes a checkpoint while calibration data streams through the model: it observes a layer as often as the
 //! recipe needs it, has the layer quantized and written, and goes on behind it, quantized where the recipe wants that.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use qlaunch_shared::Result;
 use qlaunch_shared::assign::{Assignment, ModuleTensors, Needs, Piece};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{NumericPath, SilentExperts};
+use qlaunch_shared::protocol::{Level, NumericPath, SilentExperts};
 
 use super::forward::Watcher;
 use super::kept::Kept;
@@ -17,6 +19,8 @@ use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;
 use crate::network::{CacheSide, Inputs, Streaming, Tap, Turn};
 use crate::ops::Backend;
+use crate::report::Reporter;
+use crate::store::{Claim, Watch};
 use crate::tokens::Samples;
 
 /// A checkpoint that is made layer by layer.
@@ -98,6 +102,46 @@ impl<'a> Building<'a> {
         self.settle(piece)?;
         self.output.make(&mut self.production, piece, &self.observer.statistics, progress)?;
         self.forget(piece);
+        Ok(())
+    }
+
+    /// Completes pieces that others may be making at this moment: what somebody else has in hand is left for last, and found
+    /// when he is done. `kept` is called behind each piece.
+    ///
+    /// # Errors
+    /// As [`Building::complete`], or the job is to stop.
+    pub(super) fn complete_all(
+        &mut self,
+        pieces: &[Piece],
+        reporter: &mut Reporter,
+        kept: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let mut left: VecDeque<(Piece, Option<Watch>)> = pieces.iter().map(|&piece| (piece, None)).collect();
+        while let Some((piece, watch)) = left.pop_front() {
+            if let Some(mut watch) = watch
+                && !watch.is_over()?
+            {
+                reporter.advance(0, piece.layer())?;
+                kept()?;
+                std::thread::sleep(Duration::from_millis(20));
+                left.push_back((piece, Some(watch)));
+                continue;
+            }
+            let mut say = |text: String| reporter.note(Level::Warning, text);
+            match self.output.claim(piece, &mut say)? {
+                None => {}
+                Some(Some(Claim::Taken(watch))) => {
+                    left.push_back((piece, Some(watch)));
+                    continue;
+                }
+                Some(Some(Claim::Held(lease))) => {
+                    self.complete(piece, &mut |bytes| reporter.advance(bytes, None))?;
+                    drop(lease);
+                }
+                Some(None) => self.complete(piece, &mut |bytes| reporter.advance(bytes, None))?,
+            }
+            kept()?;
+        }
         Ok(())
     }
 

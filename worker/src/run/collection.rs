@@ -67,13 +67,17 @@ pub(super) fn collect<B: Backend>(
         data::agree(stage.comm, &told)?;
         summary = Some(told);
         let tokens = data::identity(&samples);
+        let numeric_path = backend.numeric_path().parse()?;
+        if means.comm.rank() == 0 {
+            data::note_tokens(store, (&source, model), (&tokens, numeric_path))?;
+        }
         let mut all = Vec::new();
         for (_, candidate, resolved) in &group {
             let ground = Ground {
                 model,
                 digests: &digests,
                 tokens: Some(&tokens),
-                numeric_path: backend.numeric_path().parse()?,
+                numeric_path,
                 silent_experts: candidate.silent_experts,
             };
             let keys = build_keys(resolved, &ground)?;

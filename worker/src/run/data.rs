@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{CalibrationSummary, Level, TokenSource};
+use qlaunch_shared::protocol::{CalibrationSummary, Level, NumericPath, TokenSource};
+use qlaunch_shared::store::TokenNote;
 use qlaunch_shared::{Error, Result};
 
 use crate::comm::Communicator;
 use crate::report::Reporter;
+use crate::store::{Store, unique};
 use crate::tokens::{Samples, Use, read_samples};
 
 /// Reads samples for a model and tells a person what may surprise them.
@@ -65,4 +67,16 @@ pub(super) fn agree(comm: &dyn Communicator, summary: &CalibrationSummary) -> Re
             .at(&summary.data)
             .hint("all ranks need the same data and tokenizer files under the same paths")),
     }
+}
+
+/// Leaves a note for plans on what calibration data came to.
+///
+/// # Errors
+/// The store cannot be written.
+pub(super) fn note_tokens(
+    store: &Store,
+    (source, model): (&TokenSource, &Model),
+    known: (&str, NumericPath),
+) -> Result<()> {
+    TokenNote::write(store.folder(), (source, &model.folder), known, &unique())
 }

@@ -19,7 +19,7 @@ use crate::export::{Finished, Production, Report};
 use crate::network::Stage;
 use crate::ops::Backend;
 use crate::report::{Reporter, cpu_seconds};
-use crate::store::Store;
+use crate::store::{Claim, Store};
 use crate::tensor::{ShardFiles, Writer};
 use crate::tokens::Samples;
 
@@ -167,6 +167,22 @@ impl<'a> Kept<'a> {
             read_observation(&found.path(STATISTICS), observation, self.model, statistics)?;
         }
         Ok(())
+    }
+
+    /// Claims the making of a piece, so that two candidates which have it in common do not both make it; `None` where it
+    /// has come into the store meanwhile.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(super) fn claim(&mut self, piece: Piece, say: &mut dyn FnMut(String)) -> Result<Option<Claim>> {
+        let origin = self.known(piece)?.origin.clone();
+        let claim = self.store.claim(&origin.key())?;
+        // Whoever had it before has put the piece there before giving it back.
+        if self.store.get(&origin, say)?.is_some() {
+            self.missing.remove(&piece);
+            return Ok(None);
+        }
+        Ok(Some(claim))
     }
 
     /// Makes a piece and puts it into the store, if it is not there.

@@ -12,6 +12,7 @@ use crate::comm::{Communicator, Tag};
 use crate::export::{Finished, Production, Report};
 use crate::network::Stage;
 use crate::ops::Backend;
+use crate::store::Claim;
 use crate::tensor::Writer;
 use crate::tokens::Samples;
 
@@ -100,6 +101,19 @@ impl<'a> Output<'a> {
         match self {
             Self::Folder { .. } => Ok(()),
             Self::Store(kept) => kept.pass(backend, layer, passed),
+        }
+    }
+
+    /// Claims the making of a piece; `None` where nothing is to be done any more, and nobody else is in the way where pieces
+    /// go into a checkpoint's own files.
+    pub(super) fn claim(
+        &mut self,
+        piece: Piece,
+        say: &mut dyn FnMut(String),
+    ) -> Result<Option<Option<Claim>>> {
+        match self {
+            Self::Folder { .. } => Ok(Some(None)),
+            Self::Store(kept) => Ok(kept.claim(piece, say)?.map(Some)),
         }
     }
 

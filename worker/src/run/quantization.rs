@@ -81,6 +81,9 @@ pub(super) fn make<B: Backend>(
         Some(store) => {
             let tokens = samples.as_ref().map(|(samples, ..)| data::identity(samples));
             let digests = digests(store, (model, &files), means.comm)?;
+            if let (Some(source), Some(tokens), 0) = (&step.calibration, &tokens, means.comm.rank()) {
+                data::note_tokens(store, (source, model), (tokens, numeric_path))?;
+            }
             let ground = Ground {
                 model,
                 digests: &digests,
@@ -116,12 +119,9 @@ pub(super) fn make<B: Backend>(
     reporter.begin(Phase::Quantize, total, Unit::Bytes, None);
     if means.store.is_some() {
         reporter.keep_layers();
-    }
-    for &piece in &rest {
-        building.complete(piece, &mut |bytes| reporter.advance(bytes, None))?;
-        if means.store.is_some() {
-            Reporter::layer_kept()?;
-        }
+        building.complete_all(&rest, reporter, &Reporter::layer_kept)?;
+    } else {
+        building.complete_all(&rest, reporter, &|| Ok(()))?;
     }
     let output;
     (production, output) = building.into_parts();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use qlaunch_shared::{Error, Result};
 
 use super::draft::unique;
+use super::open::host;
 
 /// How often a holder says that it lives, and after how long a silence it is taken for dead.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +112,16 @@ fn is_owned(path: &Path, owner: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.split(' ').next() == Some(owner))
 }
 
+/// Whether a holder was a process of this host that is there no more: nobody need wait for its silence. Of processes that
+/// cannot be seen from here, in containers under this host's name, the worst that comes of it is work done twice.
+fn is_dead(lease: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(lease);
+    let mut parts = text.split(' ').next().unwrap_or_default().rsplitn(4, '-');
+    let (_count, _moment) = (parts.next(), parts.next());
+    let (Some(pid), Some(own)) = (parts.next(), parts.next()) else { return false };
+    own == host() && pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
 impl Watch {
     /// Whether the holder has gone: the lease was given back, or its holder is silent for too long and it is taken away.
     ///
@@ -126,7 +137,7 @@ impl Watch {
             (self.seen, self.since) = (now, Instant::now());
             return Ok(false);
         }
-        if self.since.elapsed() < self.times.silence {
+        if self.since.elapsed() < self.times.silence && !is_dead(&now) {
             return Ok(false);
         }
         // Renamed first, so that of several who wait only one takes it, and it is the one that was seen.

@@ -7,5 +7,5 @@ mod open;
 mod tests;
 
 pub use draft::{Draft, unique};
-pub use lease::{Claim, Lease, LeaseTimes};
+pub use lease::{Claim, Lease, LeaseTimes, Watch};
 pub use open::{Artifact, Store};

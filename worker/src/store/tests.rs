@@ -149,6 +149,26 @@ fn the_lease_of_a_holder_that_vanished_is_taken_over() {
 }
 
 #[test]
+fn the_lease_of_a_process_that_was_killed_here_is_taken_over_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let key = origin("x").key();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let lease = folder.path().join("leases").join(key.as_str());
+    let host = super::open::host();
+    fs::write(&lease, format!("{host}-{}-0-0 7\n", child.id())).unwrap();
+    let Claim::Taken(mut watch) = store.claim(&key).unwrap() else { panic!("it is taken") };
+    assert!(watch.is_over().unwrap(), "a minute is not waited for a dead process");
+    // This process lives, and so does one of another host for all that is known.
+    for owner in [format!("{host}-{}-0-0", std::process::id()), "elsewhere-1-0-0".to_owned()] {
+        fs::write(&lease, format!("{owner} 7\n")).unwrap();
+        let Claim::Taken(mut watch) = store.claim(&key).unwrap() else { panic!("it is taken") };
+        assert!(!watch.is_over().unwrap(), "{owner}");
+    }
+}
+
+#[test]
 fn a_holder_whose_lease_was_taken_over_leaves_the_new_one_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).with_times(QUICK);
