@@ -44,6 +44,11 @@ docker *FLAGS:
     cargo build --workspace --locked
     tests/docker/run.sh {{FLAGS}}
 
+# One scenario over local, SSH, Docker, podman and SLURM.
+matrix:
+    cargo build --workspace --locked
+    tests/matrix/run.sh
+
 # Speed, against torch and memcpy in the same run.
 bench:
     for bench in benches/*/run.sh; do $bench; done

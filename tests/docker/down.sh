@@ -10,6 +10,13 @@ ids=$(docker ps -aq 2>/dev/null) && [ -n "$ids" ] && docker rm -f $ids >/dev/nul
 command -v podman >/dev/null && podman rm -af >/dev/null 2>&1
 stop "$state/docker.pid" dockerd
 stop "$state/ssh/sshd.pid" sshd
+# Daemons that were killed leave the keepers of their containers behind; they are ours by the socket that they name.
+for process in /proc/[0-9]*; do
+    [[ "$(cat "$process/comm" 2>/dev/null)" == containerd-shim* ]] || continue
+    grep -qzF "$state/exec/" "$process/cmdline" 2>/dev/null || continue
+    for child in $(cat "$process"/task/*/children 2>/dev/null); do kill -KILL "$child" 2>/dev/null; done
+    kill -KILL "${process#/proc/}" 2>/dev/null
+done
 if [ "${2:-}" = --wipe ]; then
     grep -o " $state/[^ ]*" /proc/mounts | sort -r | xargs -r umount -l
     rm -rf "$state"

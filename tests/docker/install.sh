@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the docker lane needs from Debian's or Ubuntu's packages: Docker, podman, an sshd. Does nothing where all of it is
+# Installs what the docker lane needs from Debian's or Ubuntu's packages: Docker, podman, an sshd, cron, libfaketime. Does nothing where all of it is
 # there.
 set -euo pipefail
 wanted=()
@@ -10,6 +10,8 @@ command -v podman >/dev/null || wanted+=(podman)
 command -v runc >/dev/null || wanted+=(runc)
 [ -x /usr/sbin/sshd ] || wanted+=(openssh-server)
 command -v ssh >/dev/null || wanted+=(openssh-client)
+[ -x /usr/sbin/cron ] || wanted+=(cron)
+command -v faketime >/dev/null || wanted+=(faketime)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The docker lane: starts a real Docker daemon, podman and an sshd, runs tests/tests/docker.rs against them, stops them again.
+# The docker lane: starts a real Docker daemon, podman and an sshd, runs tests/tests/docker.rs against them, stops them again; a
+# cron under libfaketime, too.
 #   tests/docker/run.sh [--full] [TEST NAME…]     --full: 100 kills of the launcher instead of 6
 # Needs root. DOCKER_DIR keeps the daemon where it says, running.
 set -euo pipefail
@@ -22,4 +23,6 @@ stop() {
 trap stop EXIT
 "$here/up.sh" "$state"
 . "$state/env.sh"
+# A real cron, with a clock of its own.
+[ $# -gt 0 ] || cargo test --locked -p qlaunch --test schedule -- --ignored
 cargo test --locked -p qlaunch-tests --test docker -- --ignored --test-threads=1 "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts a Docker daemon of its own, settings for a podman of its own, and an sshd, all with their state below DIR.
 #   tests/docker/up.sh DIR      idempotent: what runs is left alone, what died is started again
-# LIVE=0 starts a daemon that takes its containers along when it dies; the default keeps them. DIR/env.sh says how to use all
+# SSH_PORT=16897 is the port of the sshd. LIVE=0 starts a daemon that takes its containers along when it dies; the default keeps them. DIR/env.sh says how to use all
 # of it. The firewall is left alone: containers have no network.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -41,7 +41,7 @@ graphroot = "$state/podman"
 runroot = "$state/podman-run"
 CONF
 
-port=${PORT:-16897}
+port=${SSH_PORT:-16897}
 mkdir -p "$state/ssh" /run/sshd
 chmod 755 /run/sshd
 [ -s "$state/ssh/id" ] || ssh-keygen -q -t ed25519 -N '' -C qlaunch-test -f "$state/ssh/id"

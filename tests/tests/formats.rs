@@ -44,6 +44,14 @@ fn events_of_version_1_are_understood_whole() {
 }
 
 #[test]
+fn a_schedule_of_version_1_is_understood_whole() {
+    let file = read_json(&golden("schedule/schedule-v1.json"));
+    let schedule: qlaunch::schedule::Schedule = serde_json::from_value(file.clone()).unwrap();
+    assert!(schedule.every.days[4] && !schedule.every.days[5]);
+    assert_eq!(serde_json::to_value(&schedule).unwrap(), file, "something was lost or renamed");
+}
+
+#[test]
 fn a_field_that_a_newer_version_adds_is_tolerated() {
     let mut file = read_json(&golden("protocol/outcome-v1.json"));
     file["moon_phase"] = "waxing".into();

@@ -14,6 +14,7 @@ use super::plan::PlanArgs;
 use super::portfolio::PortfolioArgs;
 use super::quantize::QuantizeArgs;
 use super::recipe::RecipeArgs;
+use super::schedule::ScheduleArgs;
 use super::status::StatusArgs;
 use super::store::StoreArgs;
 use super::submit::SubmitArgs;
@@ -89,6 +90,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// List, show, check, compare and start recipes.
     Recipe(RecipeArgs),
+    /// Let sweeps run again and again.
+    Schedule(ScheduleArgs),
     /// Tell what of this machine works, and what to do about the rest.
     Doctor(DoctorArgs),
 }

@@ -7,8 +7,8 @@ use qlaunch_shared::{Error, Result};
 
 use super::arguments::{Arguments, Command, Format};
 use super::{
-    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, status, store, submit,
-    verify, watch,
+    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, schedule, status, store,
+    submit, verify, watch,
 };
 use crate::config::Surroundings;
 use crate::ui::{Screen, error};
@@ -57,6 +57,7 @@ fn run(command: Command, context: &mut Context) -> Result<u8> {
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Recipe(args) => recipe::run(args, context),
+        Command::Schedule(args) => schedule::run(args, context),
         Command::Doctor(args) => doctor::run(&args, context),
     }
 }

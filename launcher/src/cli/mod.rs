@@ -18,6 +18,8 @@ mod portfolio;
 mod quantize;
 mod recipe;
 mod runs;
+mod schedule;
+mod schedule_run;
 mod smoke;
 mod status;
 mod store;
