@@ -35,8 +35,11 @@ place() { # model recipe
     echo "$work/$(basename "$1")-$(basename "$2" .yaml)"
 }
 
+# Checkpoints of the dense model come out of a store, as those of sweeps do: a file for each layer. The others are one file.
+store=()
+
 quantize() { # model recipe calibration
-    "$qlaunch" quantize "$1" --recipe "$2" --calib "$3" --out "$(place "$1" "$2")" --yes --format json \
+    "$qlaunch" quantize "$1" --recipe "$2" --calib "$3" --out "$(place "$1" "$2")" "${store[@]}" --yes --format json \
         >/dev/null 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 }
 
@@ -61,6 +64,7 @@ check_rules() { # checkpoint…
 }
 
 checkpoints=()
+store=(--store "$work/store")
 for recipe in "${recipes[@]}"; do
     quantize "$model" "$recipe" "$root/examples/data/calib_tokens.npy"
     checkpoints+=("$(place "$model" "$recipe")")
@@ -79,6 +83,7 @@ for recipe in "${refused[@]}"; do
     quantize "$model" "$recipe" "$root/examples/data/calib_tokens.npy"
     loaded+=("$(place "$model" "$recipe")")
 done
+store=()
 for recipe in "${of_experts[@]}"; do
     quantize "$experts" "$recipe" "$root/examples/data/calib_tokens.npy"
     loaded+=("$(place "$experts" "$recipe")")

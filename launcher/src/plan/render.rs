@@ -33,6 +33,8 @@ pub struct Script<'a> {
     pub leaves: Option<&'a Path>,
     /// Files and folders that the worker reads.
     pub reads: Vec<&'a Path>,
+    /// Folder of the store, which it reads and writes.
+    pub store: Option<&'a Path>,
 }
 
 /// What a cluster's profile adds to every job.
@@ -192,6 +194,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         },
         secret_names => script.extras.secret_names.clone(),
         reads => script.reads.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        store => script.store.map(|store| store.display().to_string()),
         needs => script.needs.map(|path| path.display().to_string()),
         leaves => script.leaves.map(|path| path.display().to_string()),
     };
@@ -240,6 +243,7 @@ mod tests {
             needs: None,
             leaves: None,
             reads: Vec::new(),
+            store: None,
         }
     }
 

@@ -196,14 +196,15 @@ pub fn script_of<'a>(
         needs,
         leaves: evaluate.is_some_and(|evaluate| evaluate.reference == Reference::Keep).then_some(&*run.site),
         reads: reads_of(job),
+        store: job.spec.store.as_deref(),
     }
 }
 
 /// Files and folders that a job's worker reads, each once.
 fn reads_of(job: &PlannedJob) -> Vec<&Path> {
     let mut reads = vec![job.spec.model.as_path()];
-    let calibration = job.spec.quantize.as_ref().and_then(|quantize| quantize.calibration.as_ref());
-    reads.extend(calibration.map(|tokens| tokens.data.as_path()));
+    let calibrated = job.spec.quantize.iter().chain(&job.spec.calibrate);
+    reads.extend(calibrated.filter_map(|quantize| Some(quantize.calibration.as_ref()?.data.as_path())));
     if let Some(evaluate) = &job.spec.evaluate {
         reads.push(&evaluate.tokens.data);
         reads.extend(evaluate.checkpoint.as_deref());
