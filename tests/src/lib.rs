@@ -9,5 +9,6 @@ pub mod places;
 pub mod programs;
 pub mod random_model;
 pub mod requirement;
+pub mod stored;
 pub mod token_ids;
 pub mod worker_job;
