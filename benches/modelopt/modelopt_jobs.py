@@ -15,6 +15,9 @@ import traceback
 import warnings
 
 warnings.filterwarnings("ignore")
+# What libraries print, already while they are imported, is no answer.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 import modelopt  # noqa: E402  (after the filter, which silences its imports)
 import modelopt.torch.quantization as mtq  # noqa: E402
@@ -99,16 +102,14 @@ def forked(job):
 
 
 def main():
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # What ModelOpt prints is no answer.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     gc.freeze()
     versions = {"nvidia-modelopt": modelopt.__version__, "torch": torch.__version__,
                 "transformers": transformers.__version__}
-    print(json.dumps({"import_cpu_s": round(time.process_time(), 2), "versions": versions}), file=answers, flush=True)
+    print(json.dumps({"import_cpu_s": round(time.process_time(), 2), "versions": versions}), file=ANSWERS, flush=True)
     for line in sys.stdin:
-        print(json.dumps(forked(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(forked(json.loads(line))), file=ANSWERS, flush=True)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,8 @@ enum Asked {
 }
 
 macro_rules! formats {
-    ($($(#[$mark:meta])* $test:ident: $model:literal $golden:literal $recipe:literal $($cache:literal)? => $asked:expr;)*) => {$(
+    ($($test:ident: $model:literal $golden:literal $recipe:literal $($cache:literal)? => $asked:expr;)*) => {$(
         #[test]
-        $(#[$mark])*
         fn $test() {
             let cache: &[&str] = &[$("--kv-cache", $cache)?];
             compare_with_modelopt($model, $golden, $recipe, cache, $asked);
@@ -51,9 +50,6 @@ macro_rules! formats {
 formats! {
     fp8_with_fp8_cache: "tiny-llama" "fp8-kv_fp8" "fp8" "fp8" => Asked::Bytes;
     nvfp4_with_fp8_cache: "tiny-llama" "nvfp4-kv_fp8" "nvfp4" "fp8" => Asked::Bytes;
-    // ModelOpt's figure, 153.80, is of weights before its export gives fused ones a common scale. With common ones ModelOpt itself
-    // has 154.28, and scales of inputs that are one bf16 step off move it between 154.00 and 154.54. Ours is 154.63.
-    #[ignore = "open: perplexity 0.54% above ModelOpt's before export, 0.5% is asked; 0.22% above that of what it exports"]
     nvfp4_with_nvfp4_cache: "tiny-llama" "nvfp4-kv_nvfp4" "nvfp4" "nvfp4" => Asked::Bytes;
     nvfp4_in_the_mlp: "tiny-llama" "nvfp4_mlp_only" "nvfp4_mlp_only" => Asked::Bytes;
     nvfp4_in_the_mlp_with_fp8_cache: "tiny-llama" "nvfp4_mlp_only-kv_fp8" "general/ptq/nvfp4_mlp_only-kv_fp8" => Asked::Bytes;
@@ -145,9 +141,15 @@ fn compare_configs(out: &Path, config: &Path, hf_quant_config: &Path) {
 }
 
 /// The perplexity may be better by the first number and worse by the second, as shares.
+///
+/// What counts is ModelOpt's perplexity of what it exports, since a checkpoint is what we evaluate. Its export gives fused NVFP4
+/// linears (q/k/v, gate/up) a common `weight_scale_2`; weights and block scales equal ours to the byte behind it, and not
+/// before. Before it the same model in memory has other codes, and a perplexity up to 0.3% off: 153.80 and 154.28 for NVFP4 with
+/// an NVFP4 cache. Where sharing changes nothing, both are one figure.
 fn compare_perplexity(checkpoint: &Path, model: &str, name: &str, range: std::ops::RangeInclusive<f64>) {
     let results = read_json(&golden(&format!("modelopt/{model}/results.json")));
-    let theirs = results["perplexity"][name].as_f64().unwrap();
+    let exported = results["perplexity_exported"][name].as_f64();
+    let theirs = exported.or(results["perplexity"][name].as_f64()).unwrap();
     let evaluation = evaluate(checkpoint, &evaluation_ids(), WINDOW_TOKENS, Some(WINDOWS));
     let ours = perplexity(&evaluation);
     let difference = ours / theirs - 1.0;

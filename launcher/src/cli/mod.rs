@@ -22,9 +22,11 @@ mod schedule;
 mod schedule_run;
 mod smoke;
 mod status;
+mod store;
 mod submission;
 mod submit;
 mod values;
+mod verify;
 mod watch;
 
 pub use main::main;

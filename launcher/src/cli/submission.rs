@@ -81,7 +81,7 @@ impl Submission {
         };
         relocate(&mut jobs, &staging.places());
         let there = site.run_folder(&folder, &name);
-        let run = PlannedRun::place(name, (folder, there), identity, jobs);
+        let run = PlannedRun::place(name, (folder, there), &site.store(&settings), identity, jobs);
         Ok(Self { settings, text, sweep, run, site, staging })
     }
 

@@ -26,6 +26,10 @@ pub struct Profile {
     /// Folder on the cluster below which everything of ours lies; `~/` stands for the home folder there.
     #[serde(default)]
     pub workspace: Option<String>,
+    /// Folder of what runs share, taken from the workspace, or from the runs on this machine: `store`, or `.store` there, if
+    /// not given. Checkpoints share its files where it is on the same file system as they are.
+    #[serde(default)]
+    pub store: Option<String>,
     /// Which build of the worker may be shipped.
     #[serde(default)]
     pub worker_build: WorkerBuild,

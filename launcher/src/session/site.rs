@@ -47,6 +47,19 @@ impl Site {
         Ok(Self { host, workspace: Some(PathBuf::from(output.stdout.trim())) })
     }
 
+    /// The folder of the store where jobs find what others have made.
+    pub fn store(&self, settings: &Settings) -> PathBuf {
+        match &self.workspace {
+            None => Self::local_store(settings),
+            Some(workspace) => workspace.join(settings.profile.store.as_deref().unwrap_or("store")),
+        }
+    }
+
+    /// The folder of the store of runs on this machine.
+    pub fn local_store(settings: &Settings) -> PathBuf {
+        settings.runs.join(settings.profile.store.as_deref().unwrap_or(".store"))
+    }
+
     /// The folder of a run where its jobs are: its own folder here, or one in the workspace.
     pub fn run_folder(&self, here: &Path, name: &str) -> PathBuf {
         match &self.workspace {

@@ -3,9 +3,11 @@
 pub mod dtype;
 pub mod host;
 mod mapped;
+mod shards;
 pub(crate) mod simd;
 mod writer;
 
 pub use dtype::DType;
 pub use mapped::{Mapped, MappedCheckpoint};
+pub use shards::ShardFiles;
 pub use writer::{Writer, discard};
