@@ -1,7 +1,8 @@
 //! The launcher: from a sweep file to a judged portfolio.
 //!
 //! Floors, each of which knows only the ones below it: cli › ui › session › engine › backend › ship, follow ›
-//! transport, journal, schedule, store › plan › config. Decisions are pure functions in `engine`; only the edges do input and output.
+//! transport, journal, schedule, store › plan › config. Decisions are pure functions in `engine`; only the edges do
+//! input and output.
 
 pub mod backend;
 pub mod cli;

@@ -37,7 +37,7 @@ fn assert_same(made: &Value, expected: &Value, folder_of: impl Fn(&Value) -> std
         }
         let expected = files_of(Path::new(expected["checkpoint"].as_str().unwrap()));
         let made = files_of(&folder_of(made));
-        assert!(expected.iter().any(|(name, _)| name == "model.safetensors"));
+        assert!(expected.iter().any(|(name, _)| name.ends_with(".safetensors")));
         for ((name, bytes), (other, theirs)) in made.iter().zip(&expected) {
             assert_eq!(name, other);
             assert!(name == "quality.json" || name == "README.md" || bytes == theirs, "{name} differs");
@@ -86,6 +86,11 @@ fn a_sweep_gives_the_bytes_and_figures_of_this_machine_and_files_belong_to_the_c
     assert_eq!(strangers, "", "files that do not belong to the caller");
     assert_eq!(daemon.containers(), Vec::<String>::new(), "containers are tidied up");
     assert!(run.join("bf16/attempts/1/container").exists(), "the exit record stays");
+    let shards = fs::read_dir(run.join(FP8).join("checkpoint")).unwrap().flatten().map(|entry| entry.path());
+    for shard in shards.filter(|path| path.extension().is_some_and(|end| end == "safetensors")) {
+        let links = std::os::unix::fs::MetadataExt::nlink(&shard.metadata().unwrap());
+        assert!(links > 1, "{} is a copy, and not the store's own file", shard.display());
+    }
     assert_eq!(submit("test"), made, "a finished run is shown again, not run again");
 }
 

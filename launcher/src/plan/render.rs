@@ -1,7 +1,7 @@
 //! The job script: a template, strict about every name in it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
@@ -33,8 +33,8 @@ pub struct Script<'a> {
     pub leaves: Option<&'a Path>,
     /// Files and folders that the worker reads.
     pub reads: Vec<&'a Path>,
-    /// Folder of the store, which it reads and writes.
-    pub store: Option<&'a Path>,
+    /// Folders that it writes.
+    pub writes: Vec<PathBuf>,
 }
 
 /// What a cluster's profile adds to every job.
@@ -194,7 +194,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         },
         secret_names => script.extras.secret_names.clone(),
         reads => script.reads.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-        store => script.store.map(|store| store.display().to_string()),
+        writes => script.writes.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         needs => script.needs.map(|path| path.display().to_string()),
         leaves => script.leaves.map(|path| path.display().to_string()),
     };
@@ -212,7 +212,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             Some(line) => failure.line(line, 1),
             None => failure,
         }
-        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, needs, leaves, slurm, docker, and the filter `shell`")
+        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, writes, needs, leaves, slurm, docker, and the filter `shell`")
     })
 }
 
@@ -243,7 +243,7 @@ mod tests {
             needs: None,
             leaves: None,
             reads: Vec::new(),
-            store: None,
+            writes: Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a session does to the world, each deed with its intent in the journal before and its effect after.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use qlaunch_shared::protocol::Reference;
@@ -196,15 +196,26 @@ pub fn script_of<'a>(
         needs,
         leaves: evaluate.is_some_and(|evaluate| evaluate.reference == Reference::Keep).then_some(&*run.site),
         reads: reads_of(job),
-        store: job.spec.store.as_deref(),
+        writes: writes_of(job, run, setup, folder),
+    }
+}
+
+/// Folders that a job's worker writes. Store and attempts are one folder wherever one holds both, because hard links do not
+/// go from one mounted folder to another.
+fn writes_of(job: &PlannedJob, run: &PlannedRun, setup: &Setup, folder: &Path) -> Vec<PathBuf> {
+    let above = setup.site.workspace.as_deref().or_else(|| run.site.parent());
+    match (&job.spec.store, above) {
+        (Some(store), Some(above)) if store.starts_with(above) => vec![above.to_owned()],
+        (store, _) => std::iter::once(folder.to_owned()).chain(store.clone()).collect(),
     }
 }
 
 /// Files and folders that a job's worker reads, each once.
 fn reads_of(job: &PlannedJob) -> Vec<&Path> {
     let mut reads = vec![job.spec.model.as_path()];
-    let calibrated = job.spec.quantize.iter().chain(&job.spec.calibrate);
-    reads.extend(calibrated.filter_map(|quantize| Some(quantize.calibration.as_ref()?.data.as_path())));
+    // A baseline calibrates for the candidates behind it.
+    let made = job.spec.quantize.iter().chain(&job.spec.calibrate);
+    reads.extend(made.filter_map(|quantize| Some(quantize.calibration.as_ref()?.data.as_path())));
     if let Some(evaluate) = &job.spec.evaluate {
         reads.push(&evaluate.tokens.data);
         reads.extend(evaluate.checkpoint.as_deref());
