@@ -4,6 +4,8 @@ pub mod broken;
 pub mod checkpoint;
 pub mod cluster;
 pub mod house;
+pub mod modelopt;
+pub mod outliers;
 pub mod places;
 pub mod programs;
 pub mod random_model;
