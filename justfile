@@ -39,6 +39,11 @@ cluster *FLAGS:
     cargo build --workspace --locked
     tests/cluster/run.sh {{FLAGS}}
 
+# A real Docker daemon, podman, and an sshd, on this machine.
+docker *FLAGS:
+    cargo build --workspace --locked
+    tests/docker/run.sh {{FLAGS}}
+
 # Speed, against torch and memcpy in the same run.
 bench:
     for bench in benches/*/run.sh; do $bench; done

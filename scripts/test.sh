@@ -88,6 +88,7 @@ lane "modelopt recipes" tests/modelopt/run.sh
 lane "fuzz" fuzz
 lane "kernels" worker/kernels/run.sh --check
 lane "cluster" tests/cluster/run.sh $full
+lane "docker" tests/docker/run.sh $full
 lane "serving" serving
 lane "bitsandbytes" tests/bitsandbytes/run.sh
 if [ "$full" = --full ] || command -v cargo-deny >/dev/null; then

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use qlaunch_shared::assign::{Aims, Assignment, MixedGroups, resolve_with};
+use qlaunch_shared::assign::{Aims, Assignment, Grouping, MixedGroups, resolve_with};
 use qlaunch_shared::checkpoint::{DType, Layout, PlannedTensor};
 use qlaunch_shared::model::{Model, ModelConfig, modules_of};
 use qlaunch_shared::recipe::{Kind, Library, Listing, Recipe, RecipeType, list, load_recipe};
@@ -134,7 +134,8 @@ fn measure(folder: &Path) -> Result<(Value, f64), Box<dyn Error>> {
     let model = Model::open(folder)?;
     let opened = cpu_ms()? - begun;
     let recipes = recipes(&Library::embedded())?;
-    let aims = Aims { shard_bytes: 10_000_000_000, mixed_groups: MixedGroups::Fix };
+    let aims =
+        Aims { shard_bytes: 10_000_000_000, grouping: Grouping::BySize, mixed_groups: MixedGroups::Fix };
     let (mut resolving, mut refused) = (Vec::new(), Vec::new());
     for recipe in &recipes {
         let Some(config) = recipe.quantize() else { continue };

@@ -80,7 +80,7 @@ impl Cluster {
 #[derive(Debug)]
 pub struct Project {
     folder: tempfile::TempDir,
-    cluster: Cluster,
+    cluster: Option<Cluster>,
 }
 
 /// How large a sweep is.
@@ -97,9 +97,27 @@ pub enum Size {
 impl Project {
     /// A project for the cluster; `profile` is added to a profile that suits tests.
     pub fn on(cluster: &Cluster, size: Size, profile: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let project = Self { folder, cluster: cluster.clone() };
+        let project = Self::new(Some(cluster.clone()), size);
         project.write_profile("login", profile);
+        project
+    }
+
+    /// A project whose cluster `test` is described whole by `profile`.
+    pub fn described(size: Size, profile: &str) -> Self {
+        let project = Self::new(None, size);
+        project.describe(profile);
+        project
+    }
+
+    /// Describes the cluster `test` anew.
+    pub fn describe(&self, profile: &str) {
+        fs::create_dir_all(self.path("clusters")).expect("a folder");
+        fs::write(self.path("clusters/test.toml"), profile).expect("a profile");
+    }
+
+    fn new(cluster: Option<Cluster>, size: Size) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let project = Self { folder, cluster };
         let (samples, repeat) = match size {
             Size::Small => (2, ""),
             Size::Long => (16, "resources: {threads: 1}\n"),
@@ -119,15 +137,15 @@ impl Project {
 
     /// Writes the profile anew, for a host of the cluster's ssh configuration.
     pub fn write_profile(&self, host: &str, more: &str) {
-        let config = self.cluster.folder.join("ssh/config");
+        let cluster = self.cluster.as_ref().expect("a project on a cluster");
+        let config = cluster.folder.join("ssh/config");
         let text = format!(
             "kind = \"slurm\"\nworker_build = \"host\"\npoll_seconds = 1\nworkspace = \"~/qlaunch-tests/{}\"\n\
              [ssh]\nhost = \"{host}\"\nconfig = \"{}\"\n[slurm]\ntime = \"00:10:00\"\nlag_seconds = 3\n{more}",
             self.folder.path().file_name().expect("a name").to_string_lossy().trim_start_matches('.'),
             config.display()
         );
-        fs::create_dir_all(self.path("clusters")).expect("a folder");
-        fs::write(self.path("clusters/test.toml"), text).expect("a profile");
+        self.describe(&text);
     }
 
     /// A path of the project.
@@ -142,6 +160,12 @@ impl Project {
             .current_dir(self.folder.path())
             .env("QLAUNCH_WORKER", program("qlaunch-worker"))
             .args(arguments);
+        // How podman finds its settings.
+        for name in ["CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
         command
     }
 
@@ -213,16 +237,19 @@ impl Project {
             let row = row.unwrap_or_else(|| panic!("no row `{name}` in {portfolio:#}"));
             assert!(row["perplexity"].as_f64().is_some(), "{name} was not measured: {row:#}");
         }
-        self.cluster.assert_nothing_twice();
+        if let Some(cluster) = &self.cluster {
+            cluster.assert_nothing_twice();
+        }
     }
 }
 
 impl Drop for Project {
     fn drop(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
         // Jobs that a failed test leaves would hold the nodes.
-        self.cluster.root(&format!(
+        cluster.root(&format!(
             "squeue -h -o '%i %j' | grep ' ql-' | cut -d' ' -f1 | xargs -r scancel -u {}",
-            self.cluster.user
+            cluster.user
         ));
     }
 }

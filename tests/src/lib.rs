@@ -3,6 +3,7 @@
 pub mod broken;
 pub mod checkpoint;
 pub mod cluster;
+pub mod containers;
 pub mod house;
 pub mod modelopt;
 pub mod outliers;

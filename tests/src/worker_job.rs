@@ -16,8 +16,13 @@ pub struct WorkerJob {
 }
 
 impl WorkerJob {
-    /// Quantizes `model` by `recipe` on a few samples, and measures it against its source.
+    /// Quantizes `model` by `recipe` on a few samples, and measures it against its source; nothing is kept.
     pub fn new(model: &Path, recipe: &str) -> Self {
+        Self::with_store(model, recipe, None)
+    }
+
+    /// The same with a store.
+    pub fn with_store(model: &Path, recipe: &str, store: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let sweep = folder.path().join("sweep.yaml");
         let place = |path: PathBuf| path.display().to_string();
@@ -41,8 +46,18 @@ impl WorkerJob {
         let candidate = jobs.iter().find(|job| !job["spec"]["quantize"].is_null());
         let mut spec = candidate.unwrap_or_else(|| panic!("no candidate in {planned:#}"))["spec"].clone();
         spec["evaluate"]["reference"] = json!({ "model": model });
+        spec["store"] = store.map_or(Value::Null, |store| json!(store));
         std::fs::write(folder.path().join("spec.json"), spec.to_string()).expect("a file can be written");
         Self { folder, attempts: 0 }
+    }
+
+    /// Takes measuring out of the job.
+    pub fn without_evaluation(self) -> Self {
+        let path = self.folder.path().join("spec.json");
+        let mut spec = crate::places::read_json(&path);
+        spec["evaluate"] = Value::Null;
+        std::fs::write(path, spec.to_string()).expect("a file can be written");
+        self
     }
 
     /// The folder of another attempt.

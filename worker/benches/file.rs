@@ -87,6 +87,8 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
             out: None,
             shard_bytes: 10_000_000_000,
         }),
+        calibrate: Vec::new(),
+        store: None,
         evaluate: None,
         resources: Resources { threads: Some(2), ..Resources::default() },
     };

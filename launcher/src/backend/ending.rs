@@ -93,7 +93,10 @@ fn from_code(code: Option<i32>, words: &str, ticket: &Ticket) -> Ending {
 }
 
 /// The last line of the log that is not empty.
-async fn last_words(transport: &impl Transport, ticket: &Ticket) -> Result<String> {
+///
+/// # Errors
+/// A log that is there and cannot be read.
+pub async fn last_words(transport: &impl Transport, ticket: &Ticket) -> Result<String> {
     let log = ticket.first().log();
     // Its size first: a log can be gigabytes.
     let wanted = |from| [Wanted { path: log.clone(), from, limit: TAIL }];

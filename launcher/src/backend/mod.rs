@@ -1,6 +1,9 @@
 //! Where jobs run: each backend can submit, find, poll and cancel.
 
 mod contract;
+mod docker;
+mod docker_answers;
+mod docker_refusal;
 mod ending;
 mod process;
 mod slurm;
@@ -9,6 +12,8 @@ mod slurm_queue;
 mod slurm_refusal;
 
 pub use contract::{Backend, Handed, Poll, Ticket};
+pub use docker::Docker;
+pub use docker_refusal::refusal as docker_refusal;
 pub use ending::{ending, witnessed};
 pub use process::Processes;
 pub use slurm::Slurm;

@@ -15,7 +15,9 @@ use super::portfolio::PortfolioArgs;
 use super::quantize::QuantizeArgs;
 use super::recipe::RecipeArgs;
 use super::status::StatusArgs;
+use super::store::StoreArgs;
 use super::submit::SubmitArgs;
+use super::verify::VerifyArgs;
 use super::watch::{RerunArgs, WatchArgs};
 
 const EXAMPLES: &str = "\
@@ -75,6 +77,10 @@ pub enum Command {
     Portfolio(PortfolioArgs),
     /// List, show and check clusters, and log in.
     Cluster(ClusterArgs),
+    /// Look after what runs share: statistics, and pieces of checkpoints.
+    Store(StoreArgs),
+    /// Check that a checkpoint is what was made.
+    Verify(VerifyArgs),
     /// Tell what a recipe will do to a model, from headers alone.
     Plan(PlanArgs),
     /// Make one quantized checkpoint.

@@ -7,38 +7,14 @@ use anstyle::Style;
 use qlaunch_shared::{Error, ErrorKind, Result};
 use serde_json::json;
 
+use super::cluster_docker::docker;
+use super::cluster_step::{Step, Verdict, failed, step, word};
 use super::main::Context;
 use crate::config::{Kind, Settings};
 use crate::plan::Extras;
 use crate::session::{Opening, Setup, Site, block_on};
 use crate::transport::{Host, Transport};
 use crate::ui::{Column, Table, bytes};
-
-/// How one step went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Pass,
-    /// Jobs run, but a person should know.
-    Note,
-    Fail,
-}
-
-/// A step.
-struct Step {
-    name: &'static str,
-    verdict: Verdict,
-    text: String,
-    hint: Option<String>,
-}
-
-/// A step that found something.
-fn step(name: &'static str, verdict: Verdict, text: impl Into<String>) -> Step {
-    Step { name, verdict, text: text.into(), hint: None }
-}
-
-fn failed(name: &'static str, error: &Error) -> Step {
-    Step { name, verdict: Verdict::Fail, text: error.message.clone(), hint: error.hint.clone() }
-}
 
 /// Facts of SLURM that the launcher lives by, as `KEY=VALUE` lines.
 const FACTS: &str = r#"
@@ -75,14 +51,6 @@ pub fn run(settings: &Settings, context: &mut Context) -> Result<u8> {
     Ok(code)
 }
 
-const fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "ok",
-        Verdict::Note => "note",
-        Verdict::Fail => "FAIL",
-    }
-}
-
 /// Everything that is found until a step on which the rest depends fails.
 async fn steps(settings: &Settings, context: &Context) -> (Vec<Step>, u8) {
     let mut steps = Vec::new();
@@ -111,12 +79,19 @@ async fn steps(settings: &Settings, context: &Context) -> (Vec<Step>, u8) {
         Ok(()) => steps.push(step(
             "worker",
             Verdict::Pass,
-            format!("starts on the login host: {}", setup.worker.display()),
+            match settings.profile.kind {
+                Kind::Slurm => format!("starts on the login host: {}", setup.worker.display()),
+                _ => format!("starts there: {}", setup.worker.display()),
+            },
         )),
         Err(error) => {
-            steps.push(failed("worker", &error));
+            let name = if settings.profile.kind == Kind::Docker { "containers" } else { "worker" };
+            steps.push(failed(name, &error));
             return (steps, error.exit_code());
         }
+    }
+    if settings.profile.kind == Kind::Docker {
+        steps.extend(docker(&setup).await);
     }
     if settings.profile.kind == Kind::Slurm {
         steps.extend(slurm(&setup.site.host).await);

@@ -84,6 +84,8 @@ fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
             candidate: "eval".to_owned(),
             model: checkpoint.clone(),
             quantize: None,
+            calibrate: Vec::new(),
+            store: None,
             evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
             resources: Resources { threads, numeric_path, ranks: profile.ranks },
         },

@@ -7,7 +7,8 @@ use qlaunch_shared::{Error, Result};
 
 use super::arguments::{Arguments, Command, Format};
 use super::{
-    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, status, submit, watch,
+    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, status, store, submit,
+    verify, watch,
 };
 use crate::config::Surroundings;
 use crate::ui::{Screen, error};
@@ -50,6 +51,8 @@ fn run(command: Command, context: &mut Context) -> Result<u8> {
         Command::Fetch(args) => fetch::run(&args, context),
         Command::Cluster(args) => cluster::run(&args, context),
         Command::Portfolio(args) => portfolio::run(args, context),
+        Command::Store(args) => store::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),

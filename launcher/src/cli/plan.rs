@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Aims, MixedGroups, Note, Topic, resolve_with};
+use qlaunch_shared::assign::{Aims, Grouping, MixedGroups, Note, Topic, resolve_with};
 use qlaunch_shared::model::Survey;
 use qlaunch_shared::protocol::Level;
 use qlaunch_shared::recipe::{Recipe, load_recipe};
@@ -79,7 +79,7 @@ pub fn run(args: &PlanArgs, context: &mut Context) -> Result<u8> {
         context.screen.say(&note(Level::Info, text));
     }
     let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
-    let aims = Aims { shard_bytes, mixed_groups: args.groups.mixed() };
+    let aims = Aims { shard_bytes, grouping: Grouping::BySize, mixed_groups: args.groups.mixed() };
     let mut plan = resolve_with(&model, Some(&recipe), aims)?.asking_engines(&model).plan;
     plan.notes.extend(remarks.into_iter().map(|text| Note::new(Level::Warning, Topic::Source, text)));
     match context.screen.json {

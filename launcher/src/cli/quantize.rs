@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use qlaunch_shared::assign::{Aims, resolve_with};
+use qlaunch_shared::assign::{Aims, Grouping, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
     self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, SilentExperts, TokenSource, VerdictKind,
@@ -55,6 +55,10 @@ pub struct QuantizeArgs {
     /// Largest size of one safetensors file, as in `10GB` or `2GiB`.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
+    /// Folder of a store: what is made is kept there and found again, a job that was stopped goes on from it, and each layer
+    /// gets a file of its own.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     #[command(flatten)]
     pub resources: ResourceArgs,
 }
@@ -107,7 +111,8 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
     let recipe = args.recipe.load(&context.around)?;
     let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
     let mixed_groups = args.groups.mixed();
-    let aims = Aims { shard_bytes, mixed_groups };
+    let grouping = if args.store.is_some() { Grouping::ByPiece } else { Grouping::BySize };
+    let aims = Aims { shard_bytes, grouping, mixed_groups };
     let resolved = resolve_with(&model, Some(&recipe), aims)?.asking_engines(&model);
     let needed = resolved.assignment.is_some_and(|assignment| assignment.needs_calibration());
     if needed && args.calib.is_none() {
@@ -135,6 +140,8 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
                 out,
                 shard_bytes,
             }),
+            calibrate: Vec::new(),
+            store: args.store.as_ref().map(|store| context.around.project.join(store)),
             evaluate: None,
             resources: Resources { threads, numeric_path, ranks: profile.ranks },
         },

@@ -91,6 +91,9 @@ fn handle(job: &Job) -> Option<String> {
     match &job.stage {
         Stage::Running { handle: Handle::Slurm { id, .. }, .. } => Some(id.clone()),
         Stage::Running { handle: Handle::Process { pid, .. }, .. } => Some(format!("process {pid}")),
+        Stage::Running { handle: Handle::Container { id, .. }, .. } => {
+            Some(format!("container {}", id.get(..12).unwrap_or(id)))
+        }
         _ => None,
     }
 }

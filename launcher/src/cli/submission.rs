@@ -1,7 +1,7 @@
 //! A sweep made ready to run: read, expanded, named; its files in the run folder, and what a dry run shows of it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::RunFolder;
@@ -9,6 +9,7 @@ use qlaunch_shared::sweep::{Sweep, read_sweep};
 use qlaunch_shared::{Error, Result};
 use serde_json::json;
 
+use super::last_run::{Comparison, compare_with_last};
 use super::main::Context;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
@@ -44,9 +45,19 @@ impl Submission {
     pub fn read(args: &SubmitArgs, around: &Surroundings) -> Result<Self> {
         let overrides = Overrides { runs: args.runs.clone(), ..Overrides::default() };
         let settings = Settings::load(&args.cluster, around, &overrides)?;
-        let text = fs::read_to_string(&args.sweep)
-            .map_err(|error| Error::io("read the sweep file", &args.sweep, &error))?;
-        let sweep = read_sweep(&text, &args.sweep)?;
+        Self::plan(args, read_sweep_file(&args.sweep)?, settings, around)
+    }
+
+    /// Plans a sweep that was read, with its text, for the cluster of the settings.
+    ///
+    /// # Errors
+    /// Anything that would make a job fail and can be told beforehand.
+    pub fn plan(
+        args: &SubmitArgs,
+        (text, sweep): (String, Sweep),
+        settings: Settings,
+        around: &Surroundings,
+    ) -> Result<Self> {
         let site = block_on(Site::open(&settings, around))?;
         // Planned with shadows of what lies on the cluster; judged and shown with the paths that a person wrote.
         let (planned, shadows) = shadows(&site, &sweep, &settings)?;
@@ -70,7 +81,7 @@ impl Submission {
         };
         relocate(&mut jobs, &staging.places());
         let there = site.run_folder(&folder, &name);
-        let run = PlannedRun::place(name, (folder, there), identity, jobs);
+        let run = PlannedRun::place(name, (folder, there), &site.store(&settings), identity, jobs);
         Ok(Self { settings, text, sweep, run, site, staging })
     }
 
@@ -87,11 +98,11 @@ impl Submission {
     /// # Errors
     /// A host that does not answer, a worker that does not run there, too little space.
     pub fn bring(&self, setup: &Setup, say: &mut dyn FnMut(&str)) -> Result<()> {
-        let Some(workspace) = &self.site.workspace else {
-            return Ok(());
-        };
         block_on(async {
             setup.ship().await?;
+            let Some(workspace) = &self.site.workspace else {
+                return Ok(());
+            };
             for staged in self.staging.staged.iter().filter(|staged| staged.missing > 0) {
                 say(&format!("sending {} ({})", staged.from.display(), bytes(staged.missing)));
             }
@@ -128,6 +139,16 @@ impl Submission {
         let rules = qlaunch_shared::sweep::acceptance_words(&self.sweep.acceptance);
         format!("{}, {rules}", self.sweep.objective.name)
     }
+}
+
+/// A sweep file: its text, and what it says.
+///
+/// # Errors
+/// A file that cannot be read or understood.
+pub fn read_sweep_file(path: &Path) -> Result<(String, Sweep)> {
+    let text = fs::read_to_string(path).map_err(|error| Error::io("read the sweep file", path, &error))?;
+    let sweep = read_sweep(&text, path)?;
+    Ok((text, sweep))
 }
 
 /// The sweep with shadows in the place of `cluster:` paths, and what they stand for.
@@ -185,9 +206,17 @@ pub fn header(submission: &Submission) -> String {
 }
 
 /// Shows everything that a submission would do, byte for byte as it would be written.
-pub fn dry_run(submission: &Submission, setup: &Setup, context: &mut Context) -> Result<()> {
+pub fn dry_run(
+    args: &SubmitArgs,
+    submission: &Submission,
+    setup: &Setup,
+    context: &mut Context,
+) -> Result<()> {
     let mut documents = Vec::new();
     let mut texts = vec![header(submission)];
+    let settings = &submission.settings;
+    let last = compare_with_last(&submission.run, &args.sweep, &settings.cluster, &settings.runs);
+    texts.extend(last.iter().flat_map(Comparison::lines));
     for job in &submission.run.jobs {
         let folder: PathBuf = RunFolder(submission.run.site.clone()).job(&job.name).0;
         let script = render(&script_of(job, &submission.run, setup, &folder))?;
@@ -199,7 +228,7 @@ pub fn dry_run(submission: &Submission, setup: &Setup, context: &mut Context) ->
     }
     match context.screen.json {
         true => context.screen.document(&json!({
-            "run": submission.run.name, "folder": submission.run.folder, "jobs": documents,
+            "run": submission.run.name, "folder": submission.run.folder, "jobs": documents, "last": last,
         })),
         false => context.screen.data(&texts.join("\n")),
     }

@@ -9,6 +9,7 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use super::attend::{Attended, attend};
 use super::main::Context;
 use super::plan::GroupChoice;
+use super::smoke::smoke;
 use super::submission::{Submission, dry_run, header};
 use crate::session::Opening;
 
@@ -16,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   qlaunch submit examples/sweeps/tiny-llama.yaml
   qlaunch submit --cluster local sweep.yaml --dry-run          plan and job scripts, nothing runs
+  qlaunch submit --cluster hpc sweep.yaml --smoke-first        try every candidate small and here, then submit
   qlaunch submit sweep.yaml --format json > portfolio.json
 
 Submitting again goes on where the run stopped: what is done is not run again unless `--fresh` is given.";
@@ -32,9 +34,15 @@ pub struct SubmitArgs {
     /// Folder of all runs [default: runs, or QLAUNCH_RUNS].
     #[arg(long, value_name = "DIR")]
     pub runs: Option<PathBuf>,
-    /// Shows the plan and the job scripts, and runs nothing.
+    /// Shows the plan, what is different from the last run, and the job scripts; runs nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Really runs every candidate on two layers and four calibration samples, on this machine, and nothing else.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub smoke: bool,
+    /// Does that first, and submits only if every candidate got through.
+    #[arg(long, conflicts_with_all = ["dry_run", "smoke"])]
+    pub smoke_first: bool,
     /// Runs everything again, what is done too.
     #[arg(long)]
     pub fresh: bool,
@@ -60,8 +68,14 @@ pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     let opening = if args.fresh { Opening::Fresh } else { Opening::Retry };
     let setup = submission.setup(&context.around, opening)?;
     if args.dry_run {
-        dry_run(&submission, &setup, context)?;
+        dry_run(&args, &submission, &setup, context)?;
         return Ok(0);
+    }
+    if args.smoke || args.smoke_first {
+        let code = smoke(&args, &submission, &setup, context)?;
+        if args.smoke || code != 0 {
+            return Ok(code);
+        }
     }
     context.screen.data(&header(&submission))?;
     confirm_fresh(&args, &submission, context)?;

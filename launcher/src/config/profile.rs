@@ -26,6 +26,10 @@ pub struct Profile {
     /// Folder on the cluster below which everything of ours lies; `~/` stands for the home folder there.
     #[serde(default)]
     pub workspace: Option<String>,
+    /// Folder of what runs share, taken from the workspace, or from the runs on this machine: `store`, or `.store` there, if
+    /// not given. Checkpoints share its files where it is on the same file system as they are.
+    #[serde(default)]
+    pub store: Option<String>,
     /// Which build of the worker may be shipped.
     #[serde(default)]
     pub worker_build: WorkerBuild,
@@ -47,6 +51,9 @@ pub struct Profile {
     /// What is asked of SLURM.
     #[serde(default)]
     pub slurm: SlurmProfile,
+    /// How containers are made.
+    #[serde(default)]
+    pub docker: DockerProfile,
 }
 
 /// What runs the jobs of a cluster.
@@ -59,6 +66,8 @@ pub enum Kind {
     Ssh,
     /// SLURM, here or behind SSH.
     Slurm,
+    /// Containers, here or behind SSH.
+    Docker,
 }
 
 impl Kind {
@@ -68,6 +77,7 @@ impl Kind {
             Self::Local => "local",
             Self::Ssh => "ssh",
             Self::Slurm => "slurm",
+            Self::Docker => "docker",
         }
     }
 }
@@ -160,6 +170,64 @@ impl Default for SlurmProfile {
             restarts: 10,
             lag_seconds: 60.0,
             options: Vec::new(),
+        }
+    }
+}
+
+/// How the container of each job is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerProfile {
+    /// The program that makes containers.
+    pub runtime: ContainerRuntime,
+    /// Address of its daemon (`DOCKER_HOST`), where that is not the usual one.
+    pub address: Option<String>,
+    /// Image that the worker runs in; none means one that qlaunch makes of the libraries that the worker needs.
+    pub image: Option<String>,
+    /// CPUs of each container; none means all of the host, so that containers run one after another.
+    pub cpus: Option<u32>,
+    /// Memory of each container, as Docker spells it; none means no limit.
+    pub memory: Option<String>,
+    /// GPUs of each container.
+    pub gpus: u32,
+    /// Network of each container.
+    pub network: String,
+    /// Further arguments of `docker create`.
+    pub options: Vec<String>,
+}
+
+impl Default for DockerProfile {
+    fn default() -> Self {
+        Self {
+            runtime: ContainerRuntime::Docker,
+            address: None,
+            image: None,
+            cpus: None,
+            memory: None,
+            gpus: 0,
+            network: "none".to_owned(),
+            options: Vec::new(),
+        }
+    }
+}
+
+/// The program that makes containers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerRuntime {
+    /// Docker, by its daemon.
+    #[default]
+    Docker,
+    /// Podman, which has none.
+    Podman,
+}
+
+impl ContainerRuntime {
+    /// Its name, which is also its command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
         }
     }
 }

@@ -141,6 +141,13 @@ pub enum Handle {
         /// Job name: the attempt's token.
         name: String,
     },
+    /// A container of Docker or podman.
+    Container {
+        /// Its id.
+        id: String,
+        /// Its name and label: the attempt's token.
+        name: String,
+    },
 }
 
 /// How an attempt ended.

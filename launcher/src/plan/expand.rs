@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::{Aims, MixedGroups, Plan, resolve, resolve_with};
+use qlaunch_shared::assign::{Aims, Grouping, MixedGroups, Plan, resolve, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Quantize, Reference, Resources, RunFolder};
 use qlaunch_shared::recipe::{Library, load_recipe};
@@ -74,17 +74,26 @@ impl PlannedJob {
 }
 
 impl PlannedRun {
-    /// Gives jobs their run: its name, its folder, and the reference that the first baseline leaves there.
+    /// Gives jobs their run: its name, its folder, the store, and the reference that the first baseline leaves there. It also
+    /// calibrates for all candidates, which wait for it anyway.
     pub fn place(
         name: String,
         (folder, site): (PathBuf, PathBuf),
+        store: &Path,
         identity: String,
         mut jobs: Vec<PlannedJob>,
     ) -> Self {
         let kept = RunFolder(site.clone()).reference();
         let has_reference = jobs.iter().any(PlannedJob::is_baseline);
+        let candidates = jobs.iter().filter_map(|job| job.spec.quantize.clone());
+        let mut calibrated: Vec<Quantize> =
+            candidates.filter(|candidate| candidate.calibration.is_some()).collect();
         for (index, job) in jobs.iter_mut().enumerate() {
             job.spec.run.clone_from(&name);
+            job.spec.store = Some(store.to_owned());
+            if index == 0 && job.is_baseline() {
+                job.spec.calibrate = std::mem::take(&mut calibrated);
+            }
             if let Some(evaluate) = job.spec.evaluate.as_mut().filter(|_| has_reference) {
                 evaluate.reference = match index {
                     0 => Reference::Keep,
@@ -140,7 +149,7 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
         recipe = recipe.with_kv_cache(from.library, kv_cache)?;
     }
     let mixed_groups = from.mixed_groups;
-    let aims = Aims { shard_bytes: SHARD_BYTES, mixed_groups };
+    let aims = Aims { shard_bytes: SHARD_BYTES, grouping: Grouping::ByPiece, mixed_groups };
     let resolved = resolve_with(from.model, Some(&recipe), aims)?.asking_engines(from.model);
     let calibration = candidate.calibration.as_ref().or(from.sweep.calibration.as_ref());
     if let Some(own) = &candidate.calibration {
@@ -171,6 +180,8 @@ fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Resul
         candidate: name.to_owned(),
         model: absolute(&from.model.folder)?,
         quantize,
+        calibrate: Vec::new(),
+        store: None,
         evaluate,
         resources: Resources {
             threads: resources.threads.or(from.threads),

@@ -7,5 +7,5 @@ mod saved;
 
 pub use expand::{Ingredients, PlannedJob, PlannedRun, SHARD_BYTES, absolute, expand};
 pub use identity::{identity, run_name};
-pub use render::{Extras, Script, SlurmExtras, quote, render};
+pub use render::{DockerExtras, Extras, Script, SlurmExtras, quote, render};
 pub use saved::{RUN_VERSION, Saved};

@@ -6,10 +6,10 @@ use std::path::Path;
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
 
-use crate::config::Profile;
+use crate::config::{ContainerRuntime, DockerProfile, Profile};
 
 /// What a job script is rendered from.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Script<'a> {
     /// The template's text.
     pub template: &'a str,
@@ -31,6 +31,8 @@ pub struct Script<'a> {
     pub needs: Option<&'a Path>,
     /// The run's folder, where the job puts the `reference.safetensors` that candidates wait for.
     pub leaves: Option<&'a Path>,
+    /// Files and folders that the worker reads.
+    pub reads: Vec<&'a Path>,
 }
 
 /// What a cluster's profile adds to every job.
@@ -44,6 +46,10 @@ pub struct Extras {
     pub secrets: Option<String>,
     /// What is asked of SLURM; its `options` are complete, from every key of the profile.
     pub slurm: SlurmExtras,
+    /// How containers are made; its `options` are complete, from every key of the profile.
+    pub docker: DockerExtras,
+    /// Names of the variables in the file of secrets.
+    pub secret_names: Vec<String>,
 }
 
 /// What is asked of SLURM.
@@ -59,6 +65,58 @@ pub struct SlurmExtras {
     pub restarts: u32,
     /// Everything that stands behind `#SBATCH`.
     pub options: Vec<String>,
+}
+
+/// How containers are made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerExtras {
+    /// The program that makes them.
+    pub runtime: ContainerRuntime,
+    /// Address of its daemon, where that is not the usual one.
+    pub address: Option<String>,
+    /// The image.
+    pub image: String,
+    /// Whether the image is made by us, of what the worker needs.
+    pub own: bool,
+    /// CPUs of each container; all of the host if none.
+    pub cpus: Option<u32>,
+    /// GPUs of each container.
+    pub gpus: u32,
+    /// Arguments of `docker create`.
+    pub options: Vec<String>,
+}
+
+impl DockerExtras {
+    /// Arguments that give a container any GPUs, to try whether that can be done.
+    pub fn any_gpus(&self) -> Vec<String> {
+        match (self.gpus, self.runtime) {
+            (0, _) => Vec::new(),
+            (gpus, ContainerRuntime::Docker) => vec![format!("--gpus={gpus}")],
+            (_, ContainerRuntime::Podman) => vec!["--device=nvidia.com/gpu=all".to_owned()],
+        }
+    }
+
+    fn of(docker: &DockerProfile) -> Self {
+        let mut options = vec![format!("--network={}", docker.network)];
+        options.extend(docker.cpus.map(|cpus| format!("--cpus={cpus}")));
+        // Without swap, so that a job that needs too much ends instead of crawling.
+        let memory = |memory: &String| [format!("--memory={memory}"), format!("--memory-swap={memory}")];
+        options.extend(docker.memory.iter().flat_map(memory));
+        if docker.gpus > 1 {
+            // NCCL passes data between GPUs through it; 64 MB are too few.
+            options.push("--shm-size=1g".to_owned());
+        }
+        options.extend(docker.options.iter().cloned());
+        Self {
+            runtime: docker.runtime,
+            address: docker.address.clone(),
+            image: docker.image.clone().unwrap_or_default(),
+            own: docker.image.is_none(),
+            cpus: docker.cpus,
+            gpus: docker.gpus,
+            options,
+        }
+    }
 }
 
 impl Extras {
@@ -93,6 +151,8 @@ impl Extras {
                 restarts: slurm.restarts,
                 options,
             },
+            docker: DockerExtras::of(&profile.docker),
+            secret_names: profile.secrets.clone(),
         }
     }
 }
@@ -122,6 +182,16 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             restarts => script.extras.slurm.restarts,
             options => script.extras.slurm.options.clone(),
         },
+        docker => context! {
+            runtime => script.extras.docker.runtime.name(),
+            address => script.extras.docker.address.as_deref(),
+            image => script.extras.docker.image.clone(),
+            cpus => script.extras.docker.cpus,
+            gpus => script.extras.docker.gpus,
+            options => script.extras.docker.options.clone(),
+        },
+        secret_names => script.extras.secret_names.clone(),
+        reads => script.reads.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         needs => script.needs.map(|path| path.display().to_string()),
         leaves => script.leaves.map(|path| path.display().to_string()),
     };
@@ -139,7 +209,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             Some(line) => failure.line(line, 1),
             None => failure,
         }
-        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, needs, leaves, slurm, and the filter `shell`")
+        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, needs, leaves, slurm, docker, and the filter `shell`")
     })
 }
 
@@ -169,6 +239,7 @@ mod tests {
             extras,
             needs: None,
             leaves: None,
+            reads: Vec::new(),
         }
     }
 

@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use qlaunch_shared::digest::sha256_of_file;
 use qlaunch_shared::protocol::RunFolder;
 use qlaunch_shared::{Error, Result};
 
 use super::drive::Drive;
 use super::listener::Listener;
 use super::site::{Pace, Site, block_on};
-use crate::backend::{Backend, Processes, Slurm};
+use crate::backend::{Backend, Docker, Processes, Slurm, docker_refusal};
 use crate::config::{Kind, Secrets, Settings, Surroundings, template};
 use crate::engine::{Policy, State};
 use crate::journal::{Entry, Journal, Line};
 use crate::plan::{Extras, PlannedRun, quote};
-use crate::ship::{Upload, portable_worker, ship_worker, worker_binary};
+use crate::ship::{Upload, portable_worker, prepare_image, ship_worker, worker_binary};
 use crate::transport::Transport;
 
 /// How a run is carried out.
@@ -87,7 +88,14 @@ impl Setup {
             let file = workspace.join(format!("secrets-{}.env", settings.cluster));
             extras.secrets = Some(file.display().to_string());
         }
-        let near = profile.kind == Kind::Local;
+        if profile.kind == Kind::Docker && extras.docker.own {
+            let sha256 = match &shipping {
+                Some(file) => file.sha256.clone(),
+                None => sha256_of_file(&worker)?.0,
+            };
+            extras.docker.image = format!("qlaunch/worker:{}", sha256.get(..16).unwrap_or_default());
+        }
+        let near = site.workspace.is_none();
         Ok(Self {
             cluster: settings.cluster.clone(),
             kind: profile.kind,
@@ -99,7 +107,12 @@ impl Setup {
             worker,
             shipping,
             policy: Policy {
-                jobs: profile.jobs,
+                // A container without a number of CPUs takes all of them.
+                jobs: if profile.kind == Kind::Docker && profile.docker.cpus.is_none() {
+                    1
+                } else {
+                    profile.jobs
+                },
                 attempts: profile.attempts,
                 grace: if near { GRACE } else { FAR_GRACE },
                 ahead: profile.kind == Kind::Slurm,
@@ -129,6 +142,11 @@ impl Setup {
     pub async fn ship(&self) -> Result<()> {
         if let Some(file) = &self.shipping {
             ship_worker(&self.site.host, file, &self.cluster).await?;
+        }
+        if self.kind == Kind::Docker {
+            let settings = &self.extras.docker;
+            let explain = |stderr: &str| docker_refusal(stderr, &settings.image, &self.cluster);
+            prepare_image(&self.site.host, settings, &self.worker.display().to_string(), explain).await?;
         }
         match &self.extras.secrets {
             None => Ok(()),
@@ -186,6 +204,10 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
         match setup.kind {
             Kind::Slurm => {
                 let backend = Slurm::over(host.clone(), &setup.cluster, setup.lag);
+                drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
+            }
+            Kind::Docker => {
+                let backend = Docker::over(host.clone(), &setup.cluster, setup.extras.docker.clone());
                 drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
             }
             Kind::Local | Kind::Ssh => {

@@ -171,10 +171,14 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     }
 
     fn policy(&self) -> Policy {
-        let held = self.held_until.is_some_and(|until| Instant::now() < until);
-        let held = held || self.setup.opening == Opening::Cancel;
+        let held = self.is_held() || self.setup.opening == Opening::Cancel;
         let jobs = if held { 0 } else { self.setup.policy.jobs };
         Policy { grace: self.grace, jobs, ..self.setup.policy }
+    }
+
+    /// Whether nothing is handed over now, because a limit on jobs is reached.
+    pub(super) fn is_held(&self) -> bool {
+        self.held_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether this session was to cancel jobs, and none of them holds a place any more.

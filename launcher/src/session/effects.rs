@@ -1,7 +1,7 @@
 //! What a session does to the world, each deed with its intent in the journal before and its effect after.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use qlaunch_shared::protocol::Reference;
 use qlaunch_shared::{Error, ErrorKind, Result};
@@ -14,6 +14,9 @@ use crate::engine::{Action, Stage};
 use crate::journal::{Ending, Entry, Handle};
 use crate::plan::{PlannedJob, PlannedRun, Script, render};
 use crate::transport::Transport;
+
+/// Shortest time between two tries while a limit on jobs is reached and none of ours ends.
+const HELD: Duration = Duration::from_secs(15);
 
 impl<B: Backend, T: Transport> Drive<'_, B, T> {
     /// Carries out one action. A job's own faults are noted as its end; only faults of the run are returned.
@@ -28,6 +31,10 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     }
 
     async fn submit(&mut self, name: &str, attempt: u32) -> Result<()> {
+        // Another job has just been told to come later.
+        if self.is_held() {
+            return Ok(());
+        }
         self.note(Entry::Submitting { job: name.to_owned(), attempt })?;
         match self.hand_over(name, attempt).await {
             Ok(Handed::Taken(handle)) => {
@@ -36,7 +43,7 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
                 Ok(())
             }
             Ok(Handed::Later(why)) => {
-                self.held_until = Some(Instant::now() + self.setup.pace.most);
+                self.held_until = Some(Instant::now() + self.setup.pace.most.max(HELD));
                 self.listener.notice(&Notice::Held { why: &why });
                 self.note(Entry::NotSubmitted { job: name.to_owned(), attempt })
             }
@@ -188,5 +195,24 @@ pub fn script_of<'a>(
         extras: &setup.extras,
         needs,
         leaves: evaluate.is_some_and(|evaluate| evaluate.reference == Reference::Keep).then_some(&*run.site),
+        reads: reads_of(job),
     }
+}
+
+/// Files and folders that a job's worker reads, each once.
+fn reads_of(job: &PlannedJob) -> Vec<&Path> {
+    let mut reads = vec![job.spec.model.as_path()];
+    let calibration = job.spec.quantize.as_ref().and_then(|quantize| quantize.calibration.as_ref());
+    reads.extend(calibration.map(|tokens| tokens.data.as_path()));
+    if let Some(evaluate) = &job.spec.evaluate {
+        reads.push(&evaluate.tokens.data);
+        reads.extend(evaluate.checkpoint.as_deref());
+        match &evaluate.reference {
+            Reference::Kept(path) | Reference::Model(path) => reads.push(path),
+            Reference::None | Reference::Keep => {}
+        }
+    }
+    reads.sort();
+    reads.dedup();
+    reads
 }

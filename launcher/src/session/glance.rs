@@ -6,7 +6,7 @@ use qlaunch_shared::protocol::RunFolder;
 use super::carry::Setup;
 use super::drive::token;
 use super::site::block_on;
-use crate::backend::{Backend, Poll, Processes, Slurm, Ticket};
+use crate::backend::{Backend, Docker, Poll, Processes, Slurm, Ticket};
 use crate::config::Kind;
 use crate::engine::{Stage, State};
 use crate::journal::{Handle, Line};
@@ -32,6 +32,10 @@ pub fn glance(run: &PlannedRun, setup: &Setup, lines: &[Line], state: &State) ->
     let polls = block_on(async {
         match setup.kind {
             Kind::Slurm => Slurm::over(host, &setup.cluster, setup.lag).poll(&asked).await,
+            Kind::Docker => {
+                let settings = setup.extras.docker.clone();
+                Docker::over(host, &setup.cluster, settings).poll(&asked).await
+            }
             Kind::Local | Kind::Ssh => Processes::over(host).poll(&asked).await,
         }
     })?;

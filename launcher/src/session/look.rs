@@ -71,6 +71,8 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
                 self.bring_home(&self.ticket(job, attempt).restarted(restart)).await?;
                 self.followers.remove(job);
                 self.waiting.remove(job);
+                // Its place is free.
+                self.held_until = None;
                 self.listener.notice(&Notice::Ended { job, ending: &ending });
                 self.note(Entry::Ended { job: job.to_owned(), attempt, restart, ending })
             }

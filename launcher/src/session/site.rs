@@ -31,7 +31,8 @@ impl Site {
     /// A host that does not answer or wants somebody to log in, a workspace that cannot be written.
     pub async fn open(settings: &Settings, around: &Surroundings) -> Result<Self> {
         let host = host(settings, around)?;
-        if settings.profile.kind == Kind::Local {
+        let here = settings.profile.kind == Kind::Docker && settings.profile.ssh.is_none();
+        if here || settings.profile.kind == Kind::Local {
             return Ok(Self { host, workspace: None });
         }
         let workspace = settings.profile.workspace.as_deref().unwrap_or("~/qlaunch");
@@ -44,6 +45,19 @@ impl Site {
                 .hint("set it to a folder that you can write and that all nodes see"));
         }
         Ok(Self { host, workspace: Some(PathBuf::from(output.stdout.trim())) })
+    }
+
+    /// The folder of the store where jobs find what others have made.
+    pub fn store(&self, settings: &Settings) -> PathBuf {
+        match &self.workspace {
+            None => Self::local_store(settings),
+            Some(workspace) => workspace.join(settings.profile.store.as_deref().unwrap_or("store")),
+        }
+    }
+
+    /// The folder of the store of runs on this machine.
+    pub fn local_store(settings: &Settings) -> PathBuf {
+        settings.runs.join(settings.profile.store.as_deref().unwrap_or(".store"))
     }
 
     /// The folder of a run where its jobs are: its own folder here, or one in the workspace.

@@ -18,7 +18,7 @@ mod watch;
 mod yaml;
 
 pub use errors::{error, note};
-pub use figures::{bytes, count, parameters, perplexity};
+pub use figures::{bytes, count, parameters, perplexity, roughly};
 pub use plan::{coverage, show as show_plan, warnings};
 pub use portfolio::show as show_portfolio;
 pub use recipe_diff::{

@@ -3,8 +3,8 @@
 use super::coverage::coverage;
 use super::notes::notes;
 use super::{
-    Assignment, MixedGroups, ModuleKind, ModulePlan, ModuleTensors, Plan, Totals, checkpoint_layout,
-    checkpoint_tensors,
+    Assignment, Grouping, MixedGroups, ModuleKind, ModulePlan, ModuleTensors, Plan, Totals,
+    checkpoint_layout, checkpoint_tensors,
 };
 use crate::audit::engines::{Offered, engines};
 use crate::model::{Model, Module, ModuleRole};
@@ -29,6 +29,8 @@ pub struct Resolved {
 pub struct Aims {
     /// Largest size of one safetensors file in bytes.
     pub shard_bytes: u64,
+    /// How tensors are distributed over files.
+    pub grouping: Grouping,
     /// What becomes of fused groups with mixed numerics.
     pub mixed_groups: MixedGroups,
 }
@@ -38,7 +40,11 @@ pub struct Aims {
 /// # Errors
 /// As [`Assignment::resolve`]; recipes of another type than `ptq` are refused.
 pub fn resolve(model: &Model, recipe: Option<&Recipe>, shard_bytes: u64) -> Result<Resolved> {
-    resolve_with(model, recipe, Aims { shard_bytes, mixed_groups: MixedGroups::Refuse })
+    resolve_with(
+        model,
+        recipe,
+        Aims { shard_bytes, grouping: Grouping::BySize, mixed_groups: MixedGroups::Refuse },
+    )
 }
 
 /// Resolves a recipe against a model with every choice spelt out; `None` is the model as it is.
@@ -57,7 +63,7 @@ pub fn resolve_with(model: &Model, recipe: Option<&Recipe>, aims: Aims) -> Resul
         None => (None, Vec::new(), Vec::new()),
     };
     let tensors = checkpoint_tensors(model, assignment.as_ref())?;
-    let layout = checkpoint_layout(&tensors, aims.shard_bytes)?;
+    let layout = checkpoint_layout(model, &tensors, (aims.shard_bytes, aims.grouping))?;
     // The model as it is gets no new files: its size is the source's.
     let bytes = if assignment.is_some() { layout.bytes() } else { model.files.bytes() };
     let totals = Totals::of(model, assignment.as_ref(), &tensors, bytes);

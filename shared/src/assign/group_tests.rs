@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Aims, Assignment, MixedGroups, ModuleFamily, Plan, Resolved, Topic, resolve_with};
+use super::{Aims, Assignment, Grouping, MixedGroups, ModuleFamily, Plan, Resolved, Topic, resolve_with};
 use crate::Error;
 use crate::model::{Model, fixture};
 use crate::numerics::Format;
@@ -24,7 +24,11 @@ fn recipe(entries: Value) -> Recipe {
 }
 
 fn resolved(config: &Value, entries: Value, mixed_groups: MixedGroups) -> Result<Resolved, Error> {
-    resolve_with(&model(config), Some(&recipe(entries)), Aims { shard_bytes: u64::MAX, mixed_groups })
+    resolve_with(
+        &model(config),
+        Some(&recipe(entries)),
+        Aims { shard_bytes: u64::MAX, grouping: Grouping::BySize, mixed_groups },
+    )
 }
 
 fn fp8(pattern: &str) -> Value {
@@ -146,9 +150,13 @@ fn each_part_of_the_model_is_reported_with_its_numerics() {
 #[test]
 fn a_token_reads_its_own_experts_only() {
     let plan = |config: &Value| -> Plan {
-        resolve_with(&model(config), None, Aims { shard_bytes: u64::MAX, mixed_groups: MixedGroups::Refuse })
-            .unwrap()
-            .plan
+        resolve_with(
+            &model(config),
+            None,
+            Aims { shard_bytes: u64::MAX, grouping: Grouping::BySize, mixed_groups: MixedGroups::Refuse },
+        )
+        .unwrap()
+        .plan
     };
     let moe = plan(&fixture::qwen3_moe()).totals;
     let mut all = fixture::qwen3_moe();

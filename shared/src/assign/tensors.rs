@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Assignment;
 use super::assignment::{ActivationNumerics, Amax, Smoothing};
+use super::{Assignment, Piece};
 use crate::checkpoint::{DType, Layout, PlannedTensor};
 use crate::model::{Model, Module, ModuleRole, Part, Projection};
 use crate::numerics::{Format, StoredPart};
@@ -113,16 +113,40 @@ fn missing(model: &Model, part: &Module) -> Error {
     Error::input("the weight is missing").at(&model.folder).key(part.name.as_str())
 }
 
+/// How tensors are distributed over files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    /// As few files as the largest size allows.
+    BySize,
+    /// No file has tensors of two [`Piece`]s, so that checkpoints can share them.
+    ByPiece,
+}
+
 /// The layout of a checkpoint's weight files.
 ///
 /// # Errors
 /// As [`Layout::plan`].
-pub fn checkpoint_layout(tensors: &[ModuleTensors], shard_bytes: u64) -> Result<Layout> {
-    let flat: Vec<PlannedTensor> = tensors.iter().flat_map(|module| module.tensors.clone()).collect();
+pub fn checkpoint_layout(
+    model: &Model,
+    tensors: &[ModuleTensors],
+    (shard_bytes, grouping): (u64, Grouping),
+) -> Result<Layout> {
     let metadata = BTreeMap::from([
         // Loaders expect the framework's name; ours stands beside it.
         ("format".to_owned(), "pt".to_owned()),
         ("producer".to_owned(), format!("qlaunch {}", env!("CARGO_PKG_VERSION"))),
     ]);
-    Layout::plan(&flat, shard_bytes, &metadata)
+    let planned = |own: &ModuleTensors| own.tensors.clone();
+    let groups: Vec<Vec<PlannedTensor>> = match grouping {
+        Grouping::BySize => vec![tensors.iter().flat_map(planned).collect()],
+        Grouping::ByPiece => {
+            let mut groups: BTreeMap<Piece, Vec<PlannedTensor>> =
+                Piece::all(model.config.layers).map(|piece| (piece, Vec::new())).collect();
+            for own in tensors {
+                groups.entry(Piece::of(own, model)).or_default().extend(planned(own));
+            }
+            groups.into_values().collect()
+        }
+    };
+    Layout::plan_groups(&groups, shard_bytes, &metadata)
 }

@@ -41,6 +41,8 @@ pub struct Shard {
     pub tensors: Vec<TensorEntry>,
     /// Its length in bytes.
     pub bytes: u64,
+    /// Which of the planned groups of tensors it belongs to.
+    pub group: usize,
 }
 
 /// All weight files of a checkpoint to be written.
@@ -63,28 +65,55 @@ impl Layout {
         shard_bytes: u64,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        let mut groups: Vec<Vec<&PlannedTensor>> = vec![Vec::new()];
-        let mut filled = 0u64;
-        for tensor in tensors {
-            if filled > 0 && filled.saturating_add(tensor.bytes()) > shard_bytes {
-                groups.push(Vec::new());
-                filled = 0;
-            }
-            filled = filled.saturating_add(tensor.bytes());
-            if let Some(group) = groups.last_mut() {
-                group.push(tensor);
+        Self::plan_groups(&[tensors.to_vec()], shard_bytes, metadata)
+    }
+
+    /// The same for groups of tensors, none of which shares a file with another. The bytes of a group's
+    /// files do not depend on the other groups.
+    ///
+    /// # Errors
+    /// As [`Layout::plan`].
+    pub fn plan_groups(
+        groups: &[Vec<PlannedTensor>],
+        shard_bytes: u64,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut files: Vec<(usize, Vec<&PlannedTensor>)> = Vec::new();
+        for (group, tensors) in groups.iter().enumerate() {
+            let mut filled = None;
+            for tensor in tensors {
+                let sum = filled.unwrap_or(0u64).saturating_add(tensor.bytes());
+                filled = match files.last_mut().filter(|_| filled.is_some()) {
+                    Some((_, file)) if sum <= shard_bytes || filled == Some(0) => {
+                        file.push(tensor);
+                        Some(sum)
+                    }
+                    _ => {
+                        files.push((group, vec![tensor]));
+                        Some(tensor.bytes())
+                    }
+                };
             }
         }
-        let count = groups.len();
+        if files.is_empty() {
+            files.push((0, Vec::new()));
+        }
+        let count = files.len();
         let name = |i: usize| match count {
             1 => SINGLE.to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        let shards: Vec<Shard> = groups
+        let shards: Vec<Shard> = files
             .iter()
             .enumerate()
-            .map(|(i, group)| shard(name(i), group, metadata))
+            .map(|(i, (group, tensors))| shard((name(i), *group), tensors, metadata))
             .collect::<Result<_>>()?;
+        let mut names: Vec<&str> =
+            shards.iter().flat_map(|shard| &shard.tensors).map(|tensor| tensor.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::bug("a tensor is planned twice").key(twice[0]));
+        }
         let index = (count > 1).then(|| (INDEX.to_owned(), index(&shards)));
         Ok(Self { shards, index })
     }
@@ -101,7 +130,11 @@ impl Layout {
 }
 
 /// Lays out one file: widest types first, then by name, so that every tensor is aligned to its element.
-fn shard(file: String, tensors: &[&PlannedTensor], metadata: &BTreeMap<String, String>) -> Result<Shard> {
+fn shard(
+    (file, group): (String, usize),
+    tensors: &[&PlannedTensor],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Shard> {
     let mut sorted = tensors.to_vec();
     sorted.sort_by(|a, b| b.dtype.size().cmp(&a.dtype.size()).then_with(|| a.name.cmp(&b.name)));
     let mut json = Map::new();
@@ -114,9 +147,7 @@ fn shard(file: String, tensors: &[&PlannedTensor], metadata: &BTreeMap<String, S
         let raw = RawEntry { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: [begin, end] };
         let value =
             serde_json::to_value(raw).map_err(|e| Error::bug(format!("cannot write a header: {e}")))?;
-        if json.insert(tensor.name.clone(), value).is_some() {
-            return Err(Error::bug("a tensor is planned twice").key(tensor.name.as_str()));
-        }
+        json.insert(tensor.name.clone(), value);
         entries.push((tensor, begin));
     }
     let mut text =
@@ -133,7 +164,7 @@ fn shard(file: String, tensors: &[&PlannedTensor], metadata: &BTreeMap<String, S
         offset: start + begin,
         length: tensor.bytes(),
     });
-    Ok(Shard { file, tensors: tensors.collect(), bytes: start + end, header })
+    Ok(Shard { file, tensors: tensors.collect(), bytes: start + end, header, group })
 }
 
 fn index(shards: &[Shard]) -> String {
@@ -197,6 +228,20 @@ mod tests {
         let files = CheckpointFiles::open(folder.path()).unwrap();
         assert_eq!(files.bytes(), layout.bytes());
         assert_eq!(files.tensor("a.weight").unwrap().shape, [7]);
+    }
+
+    #[test]
+    fn groups_share_no_file_and_do_not_depend_on_each_other() {
+        let group = |tensors: &[PlannedTensor]| tensors.to_vec();
+        let (first, second) = (group(&tensors()[..1]), group(&tensors()[1..]));
+        let both = Layout::plan_groups(&[first, second.clone()], 16, &BTreeMap::new()).unwrap();
+        assert_eq!(both.shards.iter().map(|shard| shard.group).collect::<Vec<_>>(), [0, 1, 1]);
+        let alone = Layout::plan_groups(&[second], 16, &BTreeMap::new()).unwrap();
+        for (own, with_others) in alone.shards.iter().zip(&both.shards[1..]) {
+            assert_eq!((&own.header, &own.tensors), (&with_others.header, &with_others.tensors));
+        }
+        let empty = Layout::plan_groups(&[Vec::new(), tensors()], 1000, &BTreeMap::new()).unwrap();
+        assert_eq!(empty.shards.iter().map(|shard| shard.group).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub struct JobSpec {
     /// How to make the checkpoint; absent for a baseline, which is evaluated as it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quantize: Option<Quantize>,
+    /// Candidates of the same run whose calibration this job does on the way, so that it is done once: only with a store.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub calibrate: Vec<Quantize>,
+    /// Folder of the store; absent where nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub store: Option<PathBuf>,
     /// How to measure it; absent where only a checkpoint is wanted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evaluate: Option<Evaluate>,

@@ -4,10 +4,16 @@
 //! with all of its bytes or not at all. Its name is the hash of what it was made from, so that whoever needs it knows its
 //! name beforehand and finds it, whoever made it.
 
+mod assembly;
+mod build;
 mod folder;
 mod key;
 mod manifest;
+mod sources;
 
+pub use assembly::{ASSEMBLY, AssembledPiece, Assembly, Damage};
+pub use build::{Aspect, Ground, Observation, PieceKeys, Site, build_keys};
 pub use folder::{Condition, StoreFolder};
 pub use key::{Key, Origin, Step};
 pub use manifest::{MANIFEST, Manifest, StoredFile, VERSION};
+pub use sources::SourceDigests;

@@ -39,7 +39,7 @@ pub const LAUNCHER: Floors = Floors {
         &["engine", "search"],
         &["backend"],
         &["ship", "follow"],
-        &["transport", "journal"],
+        &["transport", "journal", "store"],
         &["plan"],
         &["config"],
     ],

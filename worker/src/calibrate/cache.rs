@@ -25,7 +25,22 @@ struct Channels {
     tokens: u64,
 }
 
+/// Lowest and highest values and sums of channels, and tokens.
+pub type ChannelValues<V, S> = (V, V, S, u64);
+
 impl CacheStatistics {
+    /// What was seen before.
+    pub fn of(magnitude: Magnitude, channels: Option<ChannelValues<Vec<f32>, Vec<f64>>>) -> Self {
+        let channels = channels.map(|(low, high, sums, tokens)| Channels { low, high, sums, tokens });
+        Self { magnitude, channels }
+    }
+
+    /// What was seen of channels.
+    pub fn channels(&self) -> Option<ChannelValues<&[f32], &[f64]>> {
+        let own = self.channels.as_ref()?;
+        Some((&own.low, &own.high, &own.sums, own.tokens))
+    }
+
     /// Adds one batch's magnitude.
     pub fn see(&mut self, seen: Magnitude) {
         // A maximum does not depend on the order of batches.

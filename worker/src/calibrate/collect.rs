@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use qlaunch_shared::Result;
+use qlaunch_shared::assign::{Needs, TOGETHER};
 
-use super::needs::{Needs, TOGETHER};
 use super::statistics::{BlockGrams, Channels, Gram, LogHistogram};
 use crate::ops::Backend;
 use crate::ops::cpu::mirror;

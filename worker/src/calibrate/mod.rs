@@ -2,13 +2,13 @@
 
 mod cache;
 mod collect;
-mod needs;
+mod keep;
 mod observe;
 mod silent;
 mod statistics;
 
 pub use cache::CacheStatistics;
-pub use needs::{Clipped, Needs, clipped};
-pub use observe::Observer;
+pub use keep::{read_observation, write_observation};
+pub use observe::{Observer, Wanted, WantedCache};
 pub use silent::StandIn;
 pub use statistics::{BlockGrams, Channels, Gram, InputStatistics, LogHistogram, Statistics};

@@ -3,22 +3,74 @@
 use std::collections::BTreeMap;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Amax, Assignment};
+use qlaunch_shared::assign::{ActivationNumerics, Amax, Assignment, CacheNumerics, Needs};
 use qlaunch_shared::model::Model;
 
 use super::Statistics;
 use super::collect::Collection;
-use super::needs::Needs;
 use crate::network::{CacheSide, Inputs, Tap};
 use crate::ops::{Backend, Magnitude, hadamard};
 
-/// Observes what an assignment asks for, and nothing else.
+/// What is to be observed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wanted {
+    /// By module index of a linear.
+    pub inputs: BTreeMap<usize, Needs>,
+    /// Keys, by decoder layer.
+    pub keys: BTreeMap<usize, WantedCache>,
+    /// Values, by decoder layer.
+    pub values: BTreeMap<usize, WantedCache>,
+}
+
+/// What is to be observed of keys or values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedCache {
+    /// After a Hadamard transform of each head.
+    pub rotated: bool,
+    /// Channel by channel.
+    pub channels: bool,
+}
+
+impl Wanted {
+    /// What an assignment asks for, and nothing else.
+    pub fn of(assignment: &Assignment) -> Self {
+        let linears = assignment.linears.iter();
+        let needs = linears.map(|linear| (linear.module, Needs::of(&assignment.calibration, linear)));
+        let caches = |side: fn(&CacheNumerics) -> &ActivationNumerics| {
+            let wanted = move |cache: &CacheNumerics| Some((cache.layer, WantedCache::of(side(cache))?));
+            assignment.caches.iter().filter_map(wanted).collect()
+        };
+        Self {
+            inputs: needs.collect(),
+            keys: caches(|cache| &cache.key),
+            values: caches(|cache| &cache.value),
+        }
+    }
+
+    fn cache(&self, layer: usize, side: CacheSide) -> Option<WantedCache> {
+        match side {
+            CacheSide::Key => self.keys.get(&layer),
+            CacheSide::Value => self.values.get(&layer),
+        }
+        .copied()
+    }
+}
+
+impl WantedCache {
+    /// What numerics ask for; none where nothing is calibrated.
+    pub fn of(numerics: &ActivationNumerics) -> Option<Self> {
+        let channels = numerics.offset.is_some();
+        let is_wanted = numerics.amax == Amax::Calibrated || channels;
+        is_wanted.then_some(Self { rotated: numerics.rotated, channels })
+    }
+}
+
+/// Observes what is wanted, and nothing else.
 #[derive(Debug)]
-pub struct Observer<'a> {
-    assignment: &'a Assignment,
+pub struct Observer {
+    wanted: Wanted,
     /// What was seen so far. Sums of a layer are there after [`Observer::settle`].
     pub statistics: Statistics,
-    needs: BTreeMap<usize, Needs>,
     /// Modules of routed experts: their tokens come as they are routed.
     routed: Vec<bool>,
     /// Values of a head.
@@ -31,15 +83,12 @@ pub struct Observer<'a> {
     widening: bool,
 }
 
-impl<'a> Observer<'a> {
+impl Observer {
     /// An observer that has seen nothing.
-    pub fn new(assignment: &'a Assignment, model: &Model) -> Self {
-        let linears = assignment.linears.iter();
-        let needs = linears.map(|linear| (linear.module, Needs::of(&assignment.calibration, linear)));
+    pub fn new(wanted: Wanted, model: &Model) -> Self {
         Self {
-            assignment,
+            wanted,
             statistics: Statistics::default(),
-            needs: needs.collect(),
             routed: model.modules.iter().map(|module| module.expert().is_some()).collect(),
             head_dim: model.config.head_dim,
             length: 1,
@@ -61,7 +110,7 @@ impl<'a> Observer<'a> {
 
     /// What is collected of the input of a linear.
     pub fn needs(&self, module: usize) -> Needs {
-        self.needs.get(&module).copied().unwrap_or_default()
+        self.wanted.inputs.get(&module).copied().unwrap_or_default()
     }
 
     /// Sees an activation as the quantizer of these readers leaves it.
@@ -89,7 +138,7 @@ impl<'a> Observer<'a> {
             let (readers, sums) = collection.finish();
             for module in readers {
                 let seen = self.statistics.inputs.entry(module).or_default();
-                let needs = self.needs.get(&module).copied().unwrap_or_default();
+                let needs = self.wanted.inputs.get(&module).copied().unwrap_or_default();
                 let given = |wanted: bool| wanted.then_some(());
                 seen.channels = given(needs.channels).and(sums.channels.clone()).or(seen.channels.take());
                 seen.gram = given(needs.gram).and(sums.gram.clone()).or(seen.gram.take());
@@ -113,7 +162,7 @@ impl<'a> Observer<'a> {
     }
 }
 
-impl<B: Backend> Tap<B> for Observer<'_> {
+impl<B: Backend> Tap<B> for Observer {
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         let wanting: Vec<usize> =
             readers.iter().copied().filter(|&module| self.needs(module) != Needs::default()).collect();
@@ -123,7 +172,7 @@ impl<B: Backend> Tap<B> for Observer<'_> {
             if needs.magnitude {
                 let seen = backend.magnitude(x)?;
                 let tokens = backend.shape(x)[0] as u64;
-                for &module in wanting.iter().filter(|&&module| self.needs[&module].magnitude) {
+                for &module in wanting.iter().filter(|&&module| self.wanted.inputs[&module].magnitude) {
                     self.statistics.see_input(module, seen, tokens);
                 }
             }
@@ -145,16 +194,9 @@ impl<B: Backend> Tap<B> for Observer<'_> {
     }
 
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
-        let Some(cache) = self.assignment.cache(layer) else { return Ok(()) };
-        let numerics = match side {
-            CacheSide::Key => cache.key,
-            CacheSide::Value => cache.value,
-        };
-        if numerics.amax != Amax::Calibrated && numerics.offset.is_none() {
-            return Ok(());
-        }
+        let Some(wanted) = self.wanted.cache(layer, side) else { return Ok(()) };
         let seen = backend.magnitude(x)?;
-        if !numerics.rotated && numerics.offset.is_none() {
+        if !wanted.rotated && !wanted.channels {
             self.statistics.cache(layer, side).see(seen);
             return Ok(());
         }
@@ -162,12 +204,12 @@ impl<B: Backend> Tap<B> for Observer<'_> {
         backend.inspect(x, &mut |view| {
             let columns = view.shape().last().copied().unwrap_or(1);
             let mut values = view.to_f32();
-            if numerics.rotated {
+            if wanted.rotated {
                 hadamard(&mut values, head_dim);
             }
             let amax = values.iter().fold(0f32, |far, value| far.max(value.abs()));
             known.see(Magnitude { amax, ..seen });
-            if numerics.offset.is_some() {
+            if wanted.channels {
                 known.see_channels(&values, columns);
             }
             Ok(())

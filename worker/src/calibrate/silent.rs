@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use qlaunch_shared::assign::Assignment;
+use qlaunch_shared::assign::{Assignment, Needs};
 use qlaunch_shared::model::{Model, Projection};
 use qlaunch_shared::protocol::SilentExperts;
 use qlaunch_shared::{Error, Result};
 
-use super::needs::Needs;
 use super::statistics::{BlockGrams, Gram, InputStatistics, Statistics};
 
 /// Names of experts that an error lists.

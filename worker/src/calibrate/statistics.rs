@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use qlaunch_shared::assign::{Assignment, Needs};
 use qlaunch_shared::protocol::NumericPath;
 
 use super::cache::CacheStatistics;
@@ -173,6 +174,24 @@ impl Statistics {
         for (_, seen) in self.inputs.iter_mut().filter(|(module, _)| is_done(**module)) {
             (seen.gram, seen.rounded_gram, seen.block_grams) = (None, None, None);
         }
+    }
+
+    /// Leaves of some linears what an assignment needs: what others need must
+    /// not change what is made of it.
+    pub fn restrict(&mut self, assignment: &Assignment, is_concerned: impl Fn(usize) -> bool) {
+        self.inputs.retain(|&module, seen| {
+            if !is_concerned(module) {
+                return true;
+            }
+            let Some(linear) = assignment.linear(module) else { return false };
+            let needs = Needs::of(&assignment.calibration, linear);
+            seen.channels.take_if(|_| !needs.channels);
+            seen.gram.take_if(|_| !needs.gram);
+            seen.rounded_gram.take_if(|_| !needs.rounded_gram);
+            seen.block_grams.take_if(|_| needs.block_grams.is_none());
+            seen.blocks.take_if(|_| !needs.blocks);
+            needs != Needs::default()
+        });
     }
 
     /// What was seen of keys or values so far.

@@ -4,10 +4,10 @@ mod companions;
 mod inputs;
 mod production;
 mod quality;
-mod ranks;
 mod remarks;
+mod report;
 
 pub use inputs::{cache_rounding, input_amaxes};
 pub use production::{Finished, Production, Sources};
 pub use quality::{Learnt, Making, add_measurement, write_quality};
-pub use ranks::Share;
+pub use report::Report;

@@ -3,16 +3,15 @@
 //! Memory is one layer and its codes, never the model.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use qlaunch_shared::assign::{Assignment, ModuleTensors, Resolved};
+use qlaunch_shared::assign::{Assignment, ModuleTensors, Piece, Resolved};
+use qlaunch_shared::quality::{Experts, SilentExpert};
 use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
 use super::companions::companions;
 use super::inputs::{cache_part, set_input_amax};
 use super::quality::Learnt;
-use super::ranks::{Report, Share};
 use super::remarks::{remark_on_silent, remark_on_zeros};
 use crate::calibrate::Statistics;
 use crate::network::{SourceWeights, Weights};
@@ -21,7 +20,7 @@ use crate::quantize::{
     LinearWork, Origin, StoredBytes, fold, measure_errors, share_before_search, share_for_export,
 };
 use crate::tensor::host::HostTensor;
-use crate::tensor::{MappedCheckpoint, Writer};
+use crate::tensor::{MappedCheckpoint, ShardFiles, Writer};
 
 /// Everything that a checkpoint is made from, statistics apart.
 #[derive(Clone, Copy)]
@@ -32,15 +31,12 @@ pub struct Sources<'a> {
     pub files: &'a MappedCheckpoint,
     /// What was planned.
     pub resolved: &'a Resolved,
-    /// What this process makes of what stands outside of layers.
-    pub share: Share,
 }
 
 /// A checkpoint in the making.
 pub struct Production<'a> {
     sources: Sources<'a>,
     assignment: &'a Assignment,
-    writer: Writer,
     /// What became known on the way, for the quality report.
     pub learnt: Learnt,
 }
@@ -52,45 +48,22 @@ pub struct Finished {
 }
 
 impl<'a> Production<'a> {
-    /// Begins a checkpoint in a folder that is absent or empty; it looks whole only when it is.
+    /// Nothing is made yet.
     ///
     /// # Errors
-    /// The folder is not empty, or the disk is full.
-    pub fn begin(sources: Sources<'a>, out: &Path) -> Result<Self> {
+    /// There is nothing to quantize.
+    pub fn new(sources: Sources<'a>) -> Result<Self> {
         let assignment = sources.resolved.assignment.as_ref();
         let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
-        let writer = Writer::create(out, &sources.resolved.layout)?;
-        Ok(Self { sources, assignment, writer, learnt: Learnt::default() })
+        Ok(Self { sources, assignment, learnt: Learnt::default() })
     }
 
-    /// Joins a checkpoint that another rank has begun.
-    ///
-    /// # Errors
-    /// It is not there, or was planned otherwise.
-    pub fn join(sources: Sources<'a>, out: &Path) -> Result<Self> {
-        let assignment = sources.resolved.assignment.as_ref();
-        let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
-        let writer = Writer::join(out, &sources.resolved.layout)?;
-        Ok(Self { sources, assignment, writer, learnt: Learnt::default() })
+    /// What it is made from.
+    pub const fn sources(&self) -> Sources<'a> {
+        self.sources
     }
 
-    /// Brings what this rank wrote to the disk, and tells what it wrote and learnt.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub fn report(&self) -> Result<Vec<u8>> {
-        Report::of(&self.writer, &self.learnt)?.encode()
-    }
-
-    /// Takes in what another rank reported; in the order of ranks.
-    ///
-    /// # Errors
-    /// It wrote what was not planned, or what was written before.
-    pub fn take_in(&mut self, report: &[u8]) -> Result<()> {
-        Report::decode(report)?.add_to(&self.writer, &mut self.learnt)
-    }
-
-    /// Quantizes and writes the modules of one decoder layer, or with `None` all that stand outside of layers.
+    /// Quantizes a piece and writes its tensors to `files`.
     ///
     /// `progress` is told the bytes of each module written.
     ///
@@ -98,21 +71,16 @@ impl<'a> Production<'a> {
     /// A weight or an activation is not finite, or the disk is full.
     pub fn finish(
         &mut self,
-        layer: Option<usize>,
-        statistics: &Statistics,
+        piece: Piece,
+        (statistics, files): (&Statistics, &ShardFiles),
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Finished> {
         let model = self.sources.weights.model();
-        let planned: Vec<&ModuleTensors> = self
-            .sources
-            .resolved
-            .tensors
-            .iter()
-            .filter(|own| own.module.and_then(|module| model.modules[module].layer) == layer)
-            .filter(|own| layer.is_some() || self.sources.share.has(own, model))
-            .collect();
+        let tensors = &self.sources.resolved.tensors;
+        let planned: Vec<&ModuleTensors> =
+            tensors.iter().filter(|own| Piece::of(own, model) == piece).collect();
         let mut linears = self.linears(&planned, statistics)?;
-        let mut norms = self.norms(layer, &linears)?;
+        let mut norms = self.norms(piece.layer(), &linears)?;
         share_before_search(&mut linears, model);
         for step in &self.assignment.calibration.steps {
             calibrate(step, &mut linears, statistics, model)?;
@@ -121,7 +89,7 @@ impl<'a> Production<'a> {
         share_for_export(&mut linears);
         let mut stored = self.stored(&linears, statistics)?;
         for own in planned {
-            self.write(own, &mut stored, &norms, statistics)?;
+            self.write(own, &mut stored, &norms, (statistics, files))?;
             progress(own.bytes())?;
         }
         for linear in &linears {
@@ -129,6 +97,7 @@ impl<'a> Production<'a> {
                 self.learnt.remarks.insert(linear.numerics.name.clone(), linear.remarks.clone());
             }
         }
+        self.note_experts(piece, statistics);
         Ok(Finished { linears })
     }
 
@@ -136,11 +105,28 @@ impl<'a> Production<'a> {
     ///
     /// # Errors
     /// A tensor was never written, or the disk is full.
-    pub fn publish(mut self) -> Result<()> {
+    pub fn publish(&self, mut writer: Writer) -> Result<()> {
         for (name, content) in companions(self.sources.weights.model(), self.assignment)? {
-            self.writer.add_file(&name, &content)?;
+            writer.add_file(&name, &content)?;
         }
-        self.writer.publish()
+        writer.publish()
+    }
+
+    /// Notes the ledger of a layer's routed experts, where calibration data went through any.
+    fn note_experts(&mut self, piece: Piece, statistics: &Statistics) {
+        let Some((layer, tokens)) =
+            piece.layer().and_then(|layer| Some((layer, statistics.routed.get(&layer)?)))
+        else {
+            return;
+        };
+        let known = self.learnt.experts.get_or_insert_with(Experts::default);
+        known.layers.push((layer, tokens.clone()));
+        let silent = statistics.silent.range((layer, 0)..=(layer, u32::MAX));
+        known.silent.extend(silent.map(|(&(layer, expert), stand_in)| SilentExpert {
+            layer,
+            expert,
+            policy: stand_in.name(),
+        }));
     }
 
     fn linears(&self, planned: &[&ModuleTensors], statistics: &Statistics) -> Result<Vec<LinearWork>> {
@@ -210,7 +196,7 @@ impl<'a> Production<'a> {
         own: &ModuleTensors,
         stored: &mut BTreeMap<String, Vec<u8>>,
         norms: &BTreeMap<usize, HostTensor>,
-        statistics: &Statistics,
+        (statistics, files): (&Statistics, &ShardFiles),
     ) -> Result<()> {
         let model = self.sources.weights.model();
         let part = own.module.map(|module| &model.modules[module]);
@@ -220,15 +206,15 @@ impl<'a> Production<'a> {
         for tensor in &own.tensors {
             let name = tensor.name.as_str();
             if let Some(bytes) = stored.remove(name) {
-                self.writer.write(name, &bytes)?;
+                files.write(name, &bytes)?;
             } else if let (Some(norm), true) = (norm, name.ends_with(".weight")) {
-                self.writer.write(name, &norm.view().to_bytes())?;
+                files.write(name, &norm.view().to_bytes())?;
             } else if let Some(bytes) =
                 cache.map_or(Ok(None), |cache| cache_part(cache, name, (statistics, dtype)))?
             {
-                self.writer.write(name, &bytes)?;
+                files.write(name, &bytes)?;
             } else {
-                self.writer.write(name, self.sources.files.tensor(name)?.bytes)?;
+                files.write(name, self.sources.files.tensor(name)?.bytes)?;
                 self.sources.files.release(name);
             }
         }

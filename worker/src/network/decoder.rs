@@ -73,6 +73,15 @@ pub trait Tap<B: Backend> {
     fn turn(&mut self, _backend: &B, _layer: usize) -> Result<Turn> {
         Ok(Turn::Next)
     }
+
+    /// Sees the hidden states behind a layer, one `[tokens, hidden_size]` a batch, after the last turn of it; not where
+    /// batches go through several layers in groups.
+    ///
+    /// # Errors
+    /// They cannot be kept.
+    fn passed(&mut self, _backend: &B, _layer: usize, _hidden: &[B::Tensor]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What comes after all batches went through a layer.

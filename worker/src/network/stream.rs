@@ -107,6 +107,36 @@ impl<'a, B: Backend> Network<'a, B> {
         tap: &mut dyn Tap<B>,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Vec<B::Tensor>> {
+        let hidden = self.run_from(None, samples, batch_size, tap, progress)?;
+        self.norm(&hidden)
+    }
+
+    /// The final norm of hidden states behind the last layer.
+    ///
+    /// # Errors
+    /// The weight cannot be read.
+    pub fn norm(&self, hidden: &[B::Tensor]) -> Result<Vec<B::Tensor>> {
+        if hidden.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (backend, config) = (self.backend, &self.model().config);
+        let norm = backend.adopt(self.weights.weight(self.model().module("model.norm")?)?)?;
+        hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
+    }
+
+    /// The same without the final norm; a single process may begin with `states`, the hidden states before its first layer,
+    /// in batches of this size.
+    ///
+    /// # Errors
+    /// As [`Network::run`].
+    pub fn run_from(
+        &self,
+        states: Option<Vec<B::Tensor>>,
+        samples: &Samples,
+        batch_size: usize,
+        tap: &mut dyn Tap<B>,
+        progress: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Vec<B::Tensor>> {
         let (backend, config) = (self.backend, &self.model().config);
         let tables = rotary::tables(backend, config, samples.length)?;
         let batch_size = self.stage.batch(batch_size, samples.count());
@@ -117,9 +147,10 @@ impl<'a, B: Backend> Network<'a, B> {
             length: samples.length,
             experts_ratio: self.experts_ratio,
         };
-        let embedded = match self.stage.is_first() {
-            true => self.embed(samples, batch_size)?,
-            false => Vec::new(),
+        let embedded = match (states, self.stage.is_first()) {
+            (Some(states), _) => states,
+            (None, true) => self.embed(samples, batch_size)?,
+            (None, false) => Vec::new(),
         };
         let batches = samples.batches(batch_size).count();
         let mut flow = Flow { pass, progress, embedded: embedded.into_iter(), batches };
@@ -150,11 +181,7 @@ impl<'a, B: Backend> Network<'a, B> {
                 self.layer_by_layer(&mut flow, inputs, tap)?
             }
         };
-        if !self.stage.is_last() {
-            return Ok(Vec::new());
-        }
-        let norm = backend.adopt(self.weights.weight(self.model().module("model.norm")?)?)?;
-        hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
+        Ok(if self.stage.is_last() { hidden } else { Vec::new() })
     }
 
     /// The next so many batches before this stage's first layer.
@@ -188,6 +215,7 @@ impl<'a, B: Backend> Network<'a, B> {
                     kept.ok_or_else(|| Error::bug("a layer is to be repeated, and its inputs are gone"))?;
                 weights.replace(self.backend, replaced)?;
             }
+            tap.passed(self.backend, layer, &hidden)?;
         }
         Ok(hidden)
     }

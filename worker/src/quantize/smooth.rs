@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use qlaunch_shared::assign::{Amax, Smoothing};
+use qlaunch_shared::assign::{Amax, Clipped, Smoothing, clipped};
 use qlaunch_shared::model::{FusedGroup, Model, ModuleRole, Projection};
 use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
 use super::algorithm::share_branch;
 use super::{LinearWork, magnitudes};
-use crate::calibrate::{Channels, Clipped, clipped};
+use crate::calibrate::Channels;
 use crate::tensor::dtype::round_as;
 use crate::tensor::host::HostTensor;
 

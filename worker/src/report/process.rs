@@ -7,8 +7,10 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGTERM, SIGUSR2};
 
-/// Set by SIGTERM and SIGUSR2: stop at the next safe point, exit 85.
+/// Set by SIGTERM and SIGUSR2: stop, exit 85.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// Set by SIGTERM: at the next safe point, whatever is lost.
+static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Begins to listen for SIGTERM and SIGUSR2.
 ///
@@ -20,6 +22,8 @@ pub fn watch_signals() -> Result<()> {
         signal_hook::flag::register(signal, Arc::clone(flag))
             .map_err(|e| Error::bug(format!("cannot listen for signal {signal}: {e}")))?;
     }
+    signal_hook::flag::register(SIGTERM, Arc::clone(AT_ONCE.get_or_init(Arc::default)))
+        .map_err(|e| Error::bug(format!("cannot listen for signal {SIGTERM}: {e}")))?;
     Ok(())
 }
 
@@ -35,6 +39,11 @@ pub fn stop_with_parent(parent: i32) -> Result<()> {
         _ => Err(Error::new(ErrorKind::Unreachable, format!("rank 0 (process {parent}) is gone"))
             .hint("look into the job's log")),
     }
+}
+
+/// Whether somebody asked to stop at once (SIGTERM), and not only when the layer at work is done (SIGUSR2).
+pub fn stop_at_once() -> bool {
+    AT_ONCE.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
 /// Whether somebody asked to stop.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use qlaunch_shared::protocol::{AttemptFolder, Event, EventBody, Level, Outcome, Phase, PhaseTime, Unit};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use super::process::{cpu_seconds, stop_requested};
+use super::process::{cpu_seconds, stop_at_once, stop_requested};
 
 /// How often progress is told.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -30,6 +30,8 @@ pub struct Reporter {
     events: File,
     sequence: u64,
     running: Option<Running>,
+    /// Whether the layer at work is kept when it is done, so that SIGUSR2 waits for it.
+    keeps_layers: bool,
     /// Phases that are over.
     pub phases: Vec<PhaseTime>,
 }
@@ -44,7 +46,7 @@ impl Reporter {
             .map_err(|e| Error::io("make the attempt's folder", &folder.0, &e))?;
         let path = folder.events();
         let events = File::create(&path).map_err(|e| Error::io("write events", &path, &e))?;
-        Ok(Self { folder, events, sequence: 0, running: None, phases: Vec::new() })
+        Ok(Self { folder, events, sequence: 0, running: None, keeps_layers: false, phases: Vec::new() })
     }
 
     /// Appends an event. A full disk must not end the work: the outcome tells the same.
@@ -78,7 +80,7 @@ impl Reporter {
     /// # Errors
     /// Somebody asked to stop.
     pub fn advance(&mut self, done: u64, layer: Option<usize>) -> Result<()> {
-        if stop_requested() {
+        if stop_at_once() || (stop_requested() && !self.keeps_layers) {
             return Err(stopped());
         }
         let Some(running) = &mut self.running else { return Ok(()) };
@@ -93,8 +95,22 @@ impl Reporter {
         Ok(())
     }
 
+    /// Says that layers of this phase are kept one by one: SIGUSR2 is answered by [`Reporter::layer_kept`] alone.
+    pub const fn keep_layers(&mut self) {
+        self.keeps_layers = true;
+    }
+
+    /// Says that a layer was kept, and everything before it.
+    ///
+    /// # Errors
+    /// Somebody asked to stop.
+    pub fn layer_kept() -> Result<()> {
+        if stop_requested() { Err(stopped()) } else { Ok(()) }
+    }
+
     /// Ends the current phase, if there is one.
     pub fn end(&mut self) {
+        self.keeps_layers = false;
         if let Some(running) = self.running.take() {
             let seconds = running.begun.elapsed().as_secs_f64();
             let cpu_seconds = cpu_seconds() - running.cpu;

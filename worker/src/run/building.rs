@@ -4,23 +4,30 @@
 use std::sync::Arc;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::Assignment;
+use qlaunch_shared::assign::{Assignment, ModuleTensors, Needs, Piece};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::SilentExperts;
+use qlaunch_shared::protocol::{NumericPath, SilentExperts};
 
+use super::forward::Watcher;
+use super::kept::Kept;
 use super::looks::{Look, behind_quantized, known_beforehand, known_of_layer, linears_of, served, waits};
-use crate::calibrate::{Needs, Observer, Statistics};
+use super::output::Output;
+use crate::calibrate::Observer;
 use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;
 use crate::network::{CacheSide, Inputs, Streaming, Tap, Turn};
 use crate::ops::Backend;
+use crate::tokens::Samples;
 
 /// A checkpoint that is made layer by layer.
 pub(super) struct Building<'a> {
     assignment: &'a Assignment,
     model: &'a Model,
-    observer: Observer<'a>,
+    observer: Observer,
     production: Production<'a>,
+    output: Output<'a>,
+    /// What is calibrated on; none where nothing is kept on the way.
+    samples: Option<&'a Samples>,
     /// What quantizers do to inputs by scales that need no calibration.
     known: ServedNumerics,
     look: Look,
@@ -32,12 +39,15 @@ impl<'a> Building<'a> {
     pub(super) fn new(
         assignment: &'a Assignment,
         model: &'a Model,
-        production: Production<'a>,
+        (production, output): (Production<'a>, Output<'a>),
         silent_experts: SilentExperts,
+        numeric_path: NumericPath,
     ) -> Self {
-        let observer = Observer::new(assignment, model);
+        let mut observer = Observer::new(output.wanted(assignment), model);
+        observer.statistics.numeric_path = Some(numeric_path);
         let known = known_beforehand(assignment);
-        Self { assignment, model, observer, production, known, look: Look::First, silent_experts }
+        let (look, samples) = (Look::First, None);
+        Self { assignment, model, observer, production, output, samples, known, look, silent_experts }
     }
 
     /// How often each batch goes through a layer.
@@ -58,9 +68,9 @@ impl<'a> Building<'a> {
         }
     }
 
-    /// Says how many tokens each sample has.
-    pub(super) fn set_length(&mut self, length: usize) {
-        self.observer.set_length(length);
+    /// Whether a piece is still to be made.
+    pub(super) fn is_missing(&self, piece: Piece) -> bool {
+        self.output.is_missing(piece)
     }
 
     /// Share of the experts that every token is to be shown to.
@@ -68,24 +78,47 @@ impl<'a> Building<'a> {
         self.assignment.calibration.steps.iter().find_map(|step| step.experts_ratio)
     }
 
-    /// Whether the inputs of a layer, or with `None` of what stands outside of layers, have to be seen once more; they
-    /// are seen as their quantizers leave them from now on.
-    ///
-    /// # Errors
-    /// An activation was not finite.
-    pub(super) fn look_again(&mut self, layer: Option<usize>) -> Result<bool> {
-        if !matches!(self.look, Look::First) || !self.waits(layer) {
-            return Ok(false);
-        }
-        let known = known_of_layer(self.assignment, &self.observer.statistics, self.model, layer)?;
-        self.look = Look::Rounded(known);
-        Ok(true)
+    /// What was made, and where it went.
+    pub(super) fn into_parts(self) -> (Production<'a>, Output<'a>) {
+        (self.production, self.output)
     }
 
-    /// What is left to be finished, and what was seen of it.
-    pub(super) fn into_parts(mut self) -> (Production<'a>, Statistics) {
+    /// Makes a piece, once its inputs were seen as often as they have to be; nothing where it is there.
+    ///
+    /// # Errors
+    /// A weight or an activation is not finite, or the disk is full.
+    pub(super) fn complete(
+        &mut self,
+        piece: Piece,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        if !self.output.is_missing(piece) {
+            return Ok(());
+        }
+        self.settle(piece)?;
+        self.output.make(&mut self.production, piece, &self.observer.statistics, progress)?;
+        self.forget(piece);
+        Ok(())
+    }
+
+    /// Brings the statistics of a piece together: what was observed, which is kept, and what the store has.
+    fn settle(&mut self, piece: Piece) -> Result<()> {
         self.observer.settle();
-        (self.production, self.observer.statistics)
+        self.output.load(piece, &mut self.observer.statistics)?;
+        self.output.save(piece, &self.observer.statistics)?;
+        let model = self.model;
+        let is_own = |module: usize| piece_of(module, model) == piece;
+        self.observer.statistics.restrict(self.assignment, is_own);
+        if let Some(layer) = piece.layer() {
+            let known = (self.assignment, self.model);
+            self.observer.statistics.settle_silent(known, layer, self.silent_experts)?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, piece: Piece) {
+        let model = self.model;
+        self.observer.statistics.forget(|module| piece_of(module, model) == piece);
     }
 
     fn waits(&self, layer: Option<usize>) -> bool {
@@ -100,12 +133,15 @@ impl<'a> Building<'a> {
 
     /// Quantizes and writes a layer; the next one is seen for the first time, or this one behind its quantizers.
     fn finish(&mut self, layer: usize) -> Result<Turn> {
-        self.observer.settle();
-        let known = (self.assignment, self.model);
-        self.observer.statistics.settle_silent(known, layer, self.silent_experts)?;
+        let piece = Piece::Layer(layer);
+        let goes_behind = self.goes_behind(layer);
+        if !goes_behind && !self.output.is_missing(piece) {
+            return Ok(Turn::Next);
+        }
+        self.settle(piece)?;
         let statistics = &self.observer.statistics;
-        let finished = self.production.finish(Some(layer), statistics, &mut |_| Ok(()))?;
-        let turn = match self.goes_behind(layer) {
+        let finished = self.output.make(&mut self.production, piece, statistics, &mut |_| Ok(()))?;
+        let turn = match goes_behind {
             true => {
                 let (numerics, weights) =
                     served(self.assignment, statistics, self.model, (layer, &finished))?;
@@ -117,15 +153,19 @@ impl<'a> Building<'a> {
                 Turn::Next
             }
         };
-        let model = self.model;
-        self.observer.statistics.forget(|module| model.modules[module].layer == Some(layer));
+        self.forget(piece);
         Ok(turn)
     }
 }
 
+/// The piece that a module is of.
+fn piece_of(module: usize, model: &Model) -> Piece {
+    Piece::of(&ModuleTensors { module: Some(module), tensors: Vec::new() }, model)
+}
+
 /// Shows the observer what the quantizers of some readers leave of an activation.
 fn show_rounded<B: Backend>(
-    observer: &mut Observer<'_>,
+    observer: &mut Observer,
     (backend, numerics): (&B, &ServedNumerics),
     readers: &[usize],
     x: &B::Tensor,
@@ -146,11 +186,38 @@ fn show_rounded<B: Backend>(
     Ok(())
 }
 
+impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
+    fn unseen(&self) -> Option<Vec<Piece>> {
+        self.output.unseen()
+    }
+
+    fn kept(&self) -> Option<&Kept<'a>> {
+        self.output.kept()
+    }
+
+    fn set_samples(&mut self, samples: &'a Samples, kept: bool) {
+        self.observer.set_length(samples.length);
+        self.samples = kept.then_some(samples);
+    }
+
+    /// Inputs are seen as their quantizers leave them from now on.
+    fn look_again(&mut self, layer: Option<usize>) -> Result<bool> {
+        if !matches!(self.look, Look::First) || !self.waits(layer) {
+            return Ok(false);
+        }
+        let piece = layer.map_or(Piece::Last, Piece::Layer);
+        self.output.load(piece, &mut self.observer.statistics)?;
+        let known = known_of_layer(self.assignment, &self.observer.statistics, self.model, layer)?;
+        self.look = Look::Rounded(known);
+        Ok(true)
+    }
+}
+
 impl<B: Backend> Tap<B> for Building<'_> {
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
-        let rounds = |observer: &Observer<'_>, module| observer.needs(module).rounded_gram;
+        let rounds = |observer: &Observer, module| observer.needs(module).rounded_gram;
         let assignment = self.assignment;
-        let own = |observer: &Observer<'_>, waiting: bool| -> Vec<usize> {
+        let own = |observer: &Observer, waiting: bool| -> Vec<usize> {
             let readers = readers.iter().copied().filter(|&module| rounds(observer, module));
             readers.filter(|&module| waits(assignment, module) == waiting).collect()
         };
@@ -214,9 +281,16 @@ impl<B: Backend> Tap<B> for Building<'_> {
             self.look = Look::First;
             return Ok(Turn::Next);
         }
-        match self.look_again(Some(layer))? {
+        match Watcher::<B>::look_again(self, Some(layer))? {
             true => Ok(Turn::Again),
             false => self.finish(layer),
+        }
+    }
+
+    fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
+        match self.samples {
+            Some(samples) => self.output.pass(backend, layer, (samples, hidden)),
+            None => Ok(()),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use qlaunch_shared::Result;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, TokenSource};
+use qlaunch_shared::{Error, Result};
 
+use crate::comm::Communicator;
 use crate::report::Reporter;
 use crate::tokens::{Samples, Use, read_samples};
 
@@ -47,5 +48,21 @@ pub(super) fn summary(source: &TokenSource, samples: &Samples) -> CalibrationSum
         samples: samples.count(),
         skipped: samples.skipped,
         tokens: samples.ids.len(),
+    }
+}
+
+/// What keys of the store know calibration data by: the tokens, and how they are cut.
+pub(super) fn identity(samples: &Samples) -> String {
+    format!("{} in samples of {}", samples.digest(), samples.length)
+}
+
+/// Refuses to go on where ranks do not calibrate on the same tokens.
+pub(super) fn agree(comm: &dyn Communicator, summary: &CalibrationSummary) -> Result<()> {
+    let digests = comm.all_gather(summary.tokens_sha256.clone().into_bytes())?;
+    match digests.iter().position(|other| *other != digests[0]) {
+        None => Ok(()),
+        Some(rank) => Err(Error::input(format!("rank {rank} reads other calibration tokens than rank 0"))
+            .at(&summary.data)
+            .hint("all ranks need the same data and tokenizer files under the same paths")),
     }
 }

@@ -10,9 +10,10 @@ use qlaunch_shared::protocol::{
 use qlaunch_shared::quality::Measured;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
+use super::collection::collect;
 use super::evaluation::evaluate;
 use super::place::{Flags, place, slurm_variables};
-use super::quantization::{as_it_is, make};
+use super::quantization::{Means, as_it_is, make};
 use super::team::{Job, Team};
 use crate::comm::Communicator;
 use crate::export::add_measurement;
@@ -20,6 +21,7 @@ use crate::libraries::Places;
 use crate::ops::CpuBackend;
 use crate::probe::choose;
 use crate::report::{Reporter, cpu_seconds, host_name, peak_memory, write_outcome};
+use crate::store::Store;
 use crate::tensor::discard;
 
 /// Runs the job of a spec file, or one rank's share of it, telling the attempt's folder; the result is how it ended.
@@ -171,10 +173,17 @@ fn work(
     reporter: &mut Reporter,
 ) -> Result<()> {
     let mut evaluated: PathBuf = spec.model.clone();
+    let store = spec.store.as_deref().map(Store::open).transpose()?;
+    if let (Some(store), false) = (&store, spec.calibrate.is_empty()) {
+        let model = Model::open(&spec.model)?;
+        let means = Means { comm, store: Some(store) };
+        outcome.calibration = collect(backend, (&model, means, store), &spec.calibrate, reporter)?;
+    }
     if let Some(step) = &spec.quantize {
         let model = Model::open(&spec.model)?;
         let out = step.out.clone().unwrap_or_else(|| attempt.checkpoint());
-        if let Some(made) = make(backend, (&model, comm), step, &out, reporter)? {
+        let means = Means { comm, store: store.as_ref() };
+        if let Some(made) = make(backend, (&model, means), step, &out, reporter)? {
             outcome.checkpoint = Some(made.checkpoint);
             outcome.calibration = made.calibration;
             outcome.gates = made.gates;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Amax, Assignment, LinearNumerics, Smoothing};
+use qlaunch_shared::assign::{Amax, Assignment, LinearNumerics, Needs, Smoothing};
 use qlaunch_shared::model::{Model, ModuleRole};
 
-use crate::calibrate::{Needs, Statistics};
+use crate::calibrate::Statistics;
 use crate::evaluate::{Branch, ServedInput, ServedNumerics};
 use crate::export::{Finished, cache_rounding, input_amaxes};
 use crate::quantize::LinearWork;

@@ -1,10 +1,17 @@
 //! One job, from its spec to its outcome.
 
+mod begin;
 mod building;
+mod collection;
 mod data;
+mod digests;
 mod evaluation;
+mod forward;
+mod hidden;
 mod job;
+mod kept;
 mod looks;
+mod output;
 mod place;
 mod quantization;
 mod team;

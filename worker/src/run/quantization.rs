@@ -2,21 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::{Aims, ModuleTensors, Resolved, resolve, resolve_with};
+use qlaunch_shared::assign::{Aims, Grouping, ModuleTensors, Piece, Resolved, resolve, resolve_with};
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{CalibrationSummary, CheckpointSummary, Phase, Quantize, Unit, Verdict};
-use qlaunch_shared::quality::{Experts, SilentExpert};
+use qlaunch_shared::protocol::{
+    CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict,
+};
+use qlaunch_shared::store::{Ground, build_keys};
 use qlaunch_shared::{Error, Result};
 
 use super::building::Building;
 use super::data;
-use crate::calibrate::Statistics;
-use crate::comm::{Communicator, Tag};
-use crate::export::{Making, Production, Share, Sources, write_quality};
-use crate::network::{Network, SourceWeights, Stage, Streaming, Weights};
+use super::digests::digests;
+use super::forward::{Forward, forward};
+use super::kept::Kept;
+use super::output::Output;
+use crate::comm::Communicator;
+use crate::export::{Making, Production, Sources, write_quality};
+use crate::network::{SourceWeights, Stage};
 use crate::ops::Backend;
 use crate::report::Reporter;
+use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
 use crate::tokens::Use;
 
@@ -28,54 +34,101 @@ pub(super) struct Made {
     pub(super) quality: PathBuf,
 }
 
+/// What a checkpoint is made with.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'a> {
+    /// All ranks.
+    pub(super) comm: &'a dyn Communicator,
+    /// Where pieces are kept and found, if anywhere.
+    pub(super) store: Option<&'a Store>,
+}
+
 /// Makes and audits a checkpoint, or this rank's share of it. What the first rank has to say of the whole is `None` on the
 /// others.
 pub(super) fn make<B: Backend>(
     backend: &B,
-    (model, comm): (&Model, &dyn Communicator),
+    (model, means): (&Model, Means<'_>),
     step: &Quantize,
     out: &Path,
     reporter: &mut Reporter,
 ) -> Result<Option<Made>> {
-    let aims = Aims { shard_bytes: step.shard_bytes, mixed_groups: step.mixed_groups };
-    let resolved = resolve_with(model, Some(&step.recipe), aims)?;
+    let resolved = resolve_with(model, Some(&step.recipe), aims(step, means.store))?;
     for note in &resolved.plan.notes {
         reporter.note(note.level, note.text.as_str());
     }
+    let assignment = resolved.assignment.as_ref();
+    let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
     let files = MappedCheckpoint::open(model.files.clone())?;
     let weights = SourceWeights::new(model, &files);
-    let stage = Stage::of(comm, model, false)?;
-    let share = Share { first: stage.is_first(), last: stage.is_last() };
-    let sources = Sources { weights: &weights, files: &files, resolved: &resolved, share };
-    let production = begin(sources, out, &stage)?;
-    let calibrated = resolved.assignment.as_ref().filter(|assignment| assignment.needs_calibration());
-    let (mut production, statistics, calibration) = match calibrated {
-        Some(assignment) => {
-            let building = Building::new(assignment, model, production, step.silent_experts);
-            let (building, summary) = stream(backend, (&weights, &stage), building, step, reporter)?;
-            let (production, statistics) = building.into_parts();
-            (production, statistics, Some(summary))
+    let stage = Stage::of(means.comm, model, false)?;
+    let mut production = Production::new(Sources { weights: &weights, files: &files, resolved: &resolved })?;
+    let numeric_path = backend.numeric_path().parse()?;
+    let samples = match (assignment.needs_calibration(), &step.calibration) {
+        (false, _) => None,
+        (true, Some(source)) => {
+            let samples = data::samples(model, source, Use::Calibration, reporter)?;
+            let summary = data::summary(source, &samples);
+            data::agree(stage.comm, &summary)?;
+            Some((samples, summary, source.batch_size))
         }
-        None => (production, Statistics::default(), None),
+        (true, None) => {
+            return Err(Error::input(format!("the recipe `{}` needs calibration data", step.recipe.name))
+                .hint("add `--calib FILE`, or `calibration:` to the sweep"));
+        }
     };
-    let layers = if calibrated.is_some() { 0..0 } else { stage.layers.clone() };
-    let rest: Vec<Option<usize>> = layers.map(Some).chain([None]).collect();
-    let is_rest = |own: &&ModuleTensors| {
-        let layer = own.module.and_then(|module| model.modules[module].layer);
-        rest.contains(&layer) && (layer.is_some() || share.has(own, model))
+    let output = match means.store {
+        None => Output::folder(&production, out, &stage)?,
+        Some(store) => {
+            let tokens = samples.as_ref().map(|(samples, ..)| data::identity(samples));
+            let digests = digests(store, (model, &files), means.comm)?;
+            let ground = Ground {
+                model,
+                digests: &digests,
+                tokens: tokens.as_deref(),
+                numeric_path,
+                silent_experts: step.silent_experts,
+            };
+            let keys = build_keys(&resolved, &ground)?;
+            let mut say = |text: String| reporter.note(Level::Warning, text);
+            Output::Store(Kept::open(store, (model, &resolved), keys, &stage, &mut say)?)
+        }
     };
+    let mut building =
+        Building::new(assignment, model, (production, output), step.silent_experts, numeric_path);
+    let mut calibration = None;
+    if let Some((samples, summary, batch_size)) = &samples {
+        let pass = Forward {
+            weights: &weights,
+            stage: &stage,
+            samples,
+            batch_size: *batch_size,
+            streaming: building.streaming(),
+            passes: building.passes(),
+            experts_ratio: building.experts_ratio(),
+        };
+        forward(backend, pass, &mut building, reporter)?;
+        calibration = Some(summary.clone());
+    }
+    let rest: Vec<Piece> =
+        own_pieces(&stage).into_iter().filter(|&piece| building.is_missing(piece)).collect();
+    let is_rest = |own: &&ModuleTensors| rest.contains(&Piece::of(own, model));
     let total = resolved.tensors.iter().filter(is_rest).map(ModuleTensors::bytes).sum();
     reporter.begin(Phase::Quantize, total, Unit::Bytes, None);
-    for layer in &rest {
-        production.finish(*layer, &statistics, &mut |bytes| reporter.advance(bytes, None))?;
+    if means.store.is_some() {
+        reporter.keep_layers();
     }
-    production.learnt.experts = experts(&statistics);
-    if !gather(&mut production, comm)? {
+    for &piece in &rest {
+        building.complete(piece, &mut |bytes| reporter.advance(bytes, None))?;
+        if means.store.is_some() {
+            Reporter::layer_kept()?;
+        }
+    }
+    let output;
+    (production, output) = building.into_parts();
+    if !output.publish(&mut production, out, means.comm)? {
         reporter.end();
         return Ok(None);
     }
-    let learnt = std::mem::take(&mut production.learnt);
-    production.publish()?;
     reporter.begin(Phase::Audit, GATES.len() as u64, Unit::Steps, None);
     let gates = audit(model, &resolved, out);
     let making = Making {
@@ -83,103 +136,24 @@ pub(super) fn make<B: Backend>(
         resolved: &resolved,
         recipe: &step.recipe,
         calibration: calibration.as_ref(),
-        numeric_path: backend.numeric_path().parse()?,
+        numeric_path,
     };
-    let quality = write_quality(&making, &learnt, out)?;
+    let quality = write_quality(&making, &production.learnt, out)?;
     reporter.end();
     Ok(Some(Made { checkpoint: summary(&resolved, out), calibration, gates, quality }))
 }
 
-/// Begins a checkpoint on the first rank, which the others join.
-fn begin<'a>(sources: Sources<'a>, out: &Path, stage: &Stage<'_>) -> Result<Production<'a>> {
-    if stage.is_first() {
-        let production = Production::begin(sources, out)?;
-        stage.comm.barrier()?;
-        return Ok(production);
-    }
-    stage.comm.barrier()?;
-    Production::join(sources, out).map_err(|e| match e.hint {
-        Some(_) => e,
-        None => e.hint("all ranks need the output folder on a disk that they share"),
-    })
+/// What a step aims at: pieces in files of their own where a store shares them.
+pub(super) const fn aims(step: &Quantize, store: Option<&Store>) -> Aims {
+    let grouping = if store.is_some() { Grouping::ByPiece } else { Grouping::BySize };
+    Aims { shard_bytes: step.shard_bytes, grouping, mixed_groups: step.mixed_groups }
 }
 
-/// Tells the first rank what this one wrote and learnt; whether this is the first.
-fn gather(production: &mut Production<'_>, comm: &dyn Communicator) -> Result<bool> {
-    if comm.rank() > 0 {
-        comm.send(0, Tag::REPORT, production.report()?)?;
-        return Ok(false);
-    }
-    for rank in 1..comm.size() {
-        let report = comm.recv(rank, Tag::REPORT)?;
-        production.take_in(&report)?;
-    }
-    Ok(true)
-}
-
-/// Refuses to go on where ranks do not calibrate on the same tokens.
-fn agree(comm: &dyn Communicator, summary: &CalibrationSummary) -> Result<()> {
-    let digests = comm.all_gather(summary.tokens_sha256.clone().into_bytes())?;
-    match digests.iter().position(|other| *other != digests[0]) {
-        None => Ok(()),
-        Some(rank) => Err(Error::input(format!("rank {rank} reads other calibration tokens than rank 0"))
-            .at(&summary.data)
-            .hint("all ranks need the same data and tokenizer files under the same paths")),
-    }
-}
-
-/// Sends the calibration data through the model; each layer is finished as soon as all of it went through.
-fn stream<'a, B: Backend>(
-    backend: &B,
-    (weights, stage): (&SourceWeights<'_>, &Stage<'_>),
-    mut building: Building<'a>,
-    step: &Quantize,
-    reporter: &mut Reporter,
-) -> Result<(Building<'a>, CalibrationSummary)> {
-    let Some(source) = &step.calibration else {
-        return Err(Error::input(format!("the recipe `{}` needs calibration data", step.recipe.name))
-            .hint("add `--calib FILE`, or `calibration:` to the sweep"));
-    };
-    let model = weights.model();
-    let samples = data::samples(model, source, Use::Calibration, reporter)?;
-    let summary = data::summary(source, &samples);
-    agree(stage.comm, &summary)?;
-    building.set_length(samples.length);
-    let layers = stage.layers.len();
-    let streaming = building.streaming();
-    let is_ahead = streaming == Streaming::AheadThenLayerByLayer && !stage.is_last();
-    let total = (samples.ids.len() * layers * (building.passes() + usize::from(is_ahead))) as u64;
-    reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
-    let mut network = Network::new(backend, weights).on(stage.clone(), streaming);
-    if let Some(ratio) = building.experts_ratio() {
-        network = network.widen_experts(ratio);
-    }
-    let hidden = network.run(&samples, source.batch_size, &mut building, &mut |step| {
-        reporter.advance(step.tokens as u64, Some(step.layer))
-    })?;
-    // The output head reads the final hidden states; few recipes ask for it.
-    let head = model.module("lm_head")?;
-    while stage.is_last() {
-        for batch in &hidden {
-            crate::network::Tap::<B>::input(&mut building, backend, &[head], batch)?;
-        }
-        if !building.look_again(None)? {
-            break;
-        }
-    }
-    reporter.end();
-    Ok((building, summary))
-}
-
-/// The ledger of routed experts, where calibration data went through any.
-fn experts(statistics: &Statistics) -> Option<Experts> {
-    let layers: Vec<_> = statistics.routed.iter().map(|(layer, tokens)| (*layer, tokens.clone())).collect();
-    let silent = statistics.silent.iter().map(|(&(layer, expert), stand_in)| SilentExpert {
-        layer,
-        expert,
-        policy: stand_in.name(),
-    });
-    (!layers.is_empty()).then(|| Experts { silent: silent.collect(), layers })
+/// The pieces that a rank makes.
+pub(super) fn own_pieces(stage: &Stage<'_>) -> Vec<Piece> {
+    let first = stage.is_first().then_some(Piece::First);
+    let last = stage.is_last().then_some(Piece::Last);
+    first.into_iter().chain(stage.layers.clone().map(Piece::Layer)).chain(last).collect()
 }
 
 fn summary(resolved: &Resolved, out: &Path) -> CheckpointSummary {

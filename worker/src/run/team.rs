@@ -14,9 +14,9 @@ use super::place::Place;
 use crate::comm::tcp::{Door, Limits, Rendezvous, Seat, TcpMesh};
 use crate::comm::{Communicator, Single};
 use crate::ops::CpuPath;
-use crate::report::{host_name, stop_requested, stopped};
+use crate::report::{host_name, stop_at_once, stop_requested, stopped};
 
-/// How long a rank goes on computing after the others are gone.
+/// How long a process goes on computing after it was told to stop, or after the other ranks are gone.
 const GRACE: Duration = Duration::from_secs(4);
 /// How long ranks that this process started may take to end after it.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -45,7 +45,10 @@ impl Team {
         end: impl FnOnce(Error) + Send + 'static,
     ) -> Result<Self> {
         let (seat, door, mut children) = match place {
-            Place::Alone => return Ok(Self { mesh: None, children: Children::default() }),
+            Place::Alone => {
+                end_at_once(end)?;
+                return Ok(Self { mesh: None, children: Children::default() });
+            }
             Place::Member(seat) => (seat, None, Children::default()),
             Place::Parent(ranks) => {
                 let door = Door::of_this_host()?;
@@ -114,6 +117,20 @@ impl Team {
         self.children.wait();
         result
     }
+}
+
+/// Has `end` called a while after SIGTERM if the process is still at work: a search over a large layer looks at nothing for
+/// minutes, and nobody waits so long.
+fn end_at_once(end: impl FnOnce(Error) + Send + 'static) -> Result<()> {
+    let watch = move || {
+        while !stop_at_once() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::thread::sleep(GRACE);
+        end(stopped());
+    };
+    let started = std::thread::Builder::new().name("stops".to_owned()).spawn(watch);
+    started.map(drop).map_err(|e| Error::input(format!("cannot start the threads of a job: {e}")))
 }
 
 /// Lets the others stop where this one is told to, even if it is waiting for them.

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use qlaunch_shared::digest::hex;
+use qlaunch_shared::digest::{hex, sha256_of_file};
 use qlaunch_shared::store::{Key, MANIFEST, Manifest, Origin, StoreFolder, StoredFile, VERSION};
 use qlaunch_shared::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -64,6 +65,21 @@ impl Draft {
         file.finish()
     }
 
+    /// Path of a file of it that somebody else is to write, before [`Draft::adopt`].
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Takes in a file that lies at its path, whole and on the disk.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn adopt(&mut self, name: &str) -> Result<()> {
+        let (sha256, bytes) = sha256_of_file(&self.path(name))?;
+        self.files.push(StoredFile { name: name.to_owned(), bytes, sha256 });
+        Ok(())
+    }
+
     /// Makes it an artifact. Somebody else may have made the same one meanwhile; either is right, and one stays.
     ///
     /// # Errors
@@ -83,6 +99,13 @@ impl Draft {
             .map_err(|error| Error::bug(format!("cannot spell a manifest: {error}")))?;
         let path = self.folder.join(MANIFEST);
         let failed = |error: std::io::Error| Error::io("write to the store", &path, &error);
+        for file in &manifest.files {
+            // Checkpoints have these files by hard links: nobody may write to them.
+            let path = self.path(&file.name);
+            let mode = fs::Permissions::from_mode(0o444);
+            fs::set_permissions(&path, mode)
+                .map_err(|error| Error::io("write to the store", &path, &error))?;
+        }
         let mut file = File::create_new(&path).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
         sync_folder(&self.folder)?;
@@ -133,7 +156,7 @@ impl DraftFile<'_> {
 }
 
 /// A name that no other process or thread has: host, process, moment and count.
-pub(super) fn unique() -> String {
+pub fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,6 @@ mod open;
 #[cfg(test)]
 mod tests;
 
-pub use draft::Draft;
+pub use draft::{Draft, unique};
 pub use lease::{Claim, Lease, LeaseTimes};
 pub use open::{Artifact, Store};

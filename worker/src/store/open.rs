@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use qlaunch_shared::store::{Condition, Key, Manifest, Origin, StoreFolder};
-use qlaunch_shared::{Error, Result};
+use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::draft::{Draft, unique};
 use super::lease::{Claim, Lease, LeaseTimes};
+
+/// How long a rename may take to be seen by another host.
+const VISIBLE: Duration = Duration::from_secs(60);
 
 /// A store that artifacts are taken from and put into.
 #[derive(Debug, Clone)]
@@ -77,6 +81,49 @@ impl Store {
                 report(format!("the artifact {} was broken and is made again: {why}", key.short()));
                 Ok(None)
             }
+        }
+    }
+
+    /// Whether the artifact of an origin is there by its manifest and lengths; its bytes are looked at when it is used.
+    pub fn has(&self, origin: &Origin) -> bool {
+        matches!(self.folder.glance(&origin.key()), Condition::Whole(_))
+    }
+
+    /// The manifest of an artifact that another process says it has made: on some file systems a rename is seen elsewhere
+    /// only after a while.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn wait_for(&self, origin: &Origin) -> Result<Manifest> {
+        let began = Instant::now();
+        loop {
+            let key = origin.key();
+            match self.folder.glance(&key) {
+                Condition::Whole(manifest) => return Ok(*manifest),
+                Condition::Absent | Condition::Broken { .. } if began.elapsed() < VISIBLE => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Condition::Absent | Condition::Broken { .. } => {
+                    let error = format!("the artifact {} was made, and cannot be found", key.short());
+                    return Err(Error::new(ErrorKind::Resumable, error)
+                        .at(&self.folder.0)
+                        .hint("all ranks need the store on a disk that they share; start the job again"));
+                }
+            }
+        }
+    }
+
+    /// Where it lies.
+    pub const fn folder(&self) -> &StoreFolder {
+        &self.folder
+    }
+
+    /// Takes an artifact away that is of no use any more.
+    pub fn remove(&self, origin: &Origin) {
+        // Renamed first, so that nobody finds half of it; what cannot be taken away is swept up by `qlaunch store gc`.
+        let away = self.folder.drafts().join(format!("old-{}", unique()));
+        if fs::rename(self.folder.object(&origin.key()), &away).is_ok() {
+            let _ = fs::remove_dir_all(&away);
         }
     }
 

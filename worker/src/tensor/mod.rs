@@ -4,9 +4,11 @@ pub mod dtype;
 pub mod host;
 mod mapped;
 pub(crate) mod pages;
+mod shards;
 pub(crate) mod simd;
 mod writer;
 
 pub use dtype::DType;
 pub use mapped::{Mapped, MappedCheckpoint};
+pub use shards::ShardFiles;
 pub use writer::{Writer, discard};

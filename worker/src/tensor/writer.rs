@@ -3,31 +3,19 @@
 //! Files are made under `.qlaunch-partial/` in the folder, with all their space taken at once, so that a full disk shows
 //! before any work. Publishing moves them up, weights first and `config.json` last: no loader reads a folder without it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use qlaunch_shared::checkpoint::{Layout, Shard};
+use qlaunch_shared::checkpoint::Layout;
 use qlaunch_shared::{Error, Result};
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
+
+use super::shards::ShardFiles;
 
 /// Folder of unfinished files.
 const PARTIAL: &str = ".qlaunch-partial";
 /// The file that makes a folder a checkpoint.
 const LAST: &str = "config.json";
-
-/// A tensor's place, and whether it is there.
-#[derive(Debug)]
-struct Slot {
-    shard: usize,
-    offset: u64,
-    length: u64,
-    written: AtomicBool,
-}
 
 /// Writes a checkpoint into a folder that is absent or empty.
 #[derive(Debug)]
@@ -36,8 +24,9 @@ pub struct Writer {
     partial: PathBuf,
     /// Whether the folder was made for this checkpoint.
     is_ours: bool,
-    shards: Vec<(PathBuf, File)>,
-    slots: HashMap<String, Slot>,
+    shards: ShardFiles,
+    /// Weight files that were linked or copied from elsewhere.
+    linked: Vec<String>,
     /// Other files, in the order they were added.
     companions: Vec<String>,
     published: bool,
@@ -49,6 +38,18 @@ impl Writer {
     /// # Errors
     /// The folder is not empty or cannot be written, or the disk has too little space.
     pub fn create(folder: &Path, layout: &Layout) -> Result<Self> {
+        Self::begin(folder, layout, true)
+    }
+
+    /// Begins a checkpoint whose weight files are made elsewhere, and brought in by [`Writer::link`].
+    ///
+    /// # Errors
+    /// The folder is not empty or cannot be written.
+    pub fn assemble(folder: &Path, layout: &Layout) -> Result<Self> {
+        Self::begin(folder, layout, false)
+    }
+
+    fn begin(folder: &Path, layout: &Layout, is_to_be_written: bool) -> Result<Self> {
         let is_ours = prepare(folder)?;
         let partial = folder.join(PARTIAL);
         std::fs::create_dir(&partial).map_err(|e| Error::io("make the folder", &partial, &e))?;
@@ -56,15 +57,14 @@ impl Writer {
             folder: folder.to_path_buf(),
             partial,
             is_ours,
-            shards: Vec::with_capacity(layout.shards.len()),
-            slots: slots(layout),
+            shards: ShardFiles::default(),
+            linked: Vec::new(),
             companions: Vec::new(),
             published: false,
         };
-        for shard in &layout.shards {
-            let path = writer.partial.join(&shard.file);
-            let file = allocate(&path, shard, layout.bytes())?;
-            writer.shards.push((path, file));
+        if is_to_be_written {
+            let files = layout.shards.iter().map(|shard| (writer.partial.join(&shard.file), shard));
+            writer.shards = ShardFiles::create(files)?;
         }
         if let Some((name, text)) = &layout.index {
             writer.add_file(name, text.as_bytes())?;
@@ -78,65 +78,38 @@ impl Writer {
     /// It is not there, or of another layout.
     pub fn join(folder: &Path, layout: &Layout) -> Result<Self> {
         let partial = folder.join(PARTIAL);
-        let open = |shard: &Shard| {
-            let path = partial.join(&shard.file);
-            let failed = |e: std::io::Error| Error::io("open the weights of another rank", &path, &e);
-            let file = File::options().write(true).open(&path).map_err(failed)?;
-            match file.metadata().map_err(failed)?.len() == shard.bytes {
-                true => Ok((path, file)),
-                false => Err(Error::bug("another rank planned another checkpoint").at(&path)),
-            }
-        };
+        let files = layout.shards.iter().map(|shard| (partial.join(&shard.file), shard));
         Ok(Self {
             folder: folder.to_path_buf(),
-            shards: layout.shards.iter().map(open).collect::<Result<_>>()?,
+            shards: ShardFiles::join(files)?,
             partial,
             is_ours: false,
-            slots: slots(layout),
+            linked: Vec::new(),
             companions: Vec::new(),
             // Who created it publishes it, or takes it back.
             published: true,
         })
     }
 
-    /// Brings what was written to the disk, and says what it was.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub fn sync(&self) -> Result<Vec<String>> {
-        for (path, file) in &self.shards {
-            file.sync_all().map_err(|e| Error::io("write the weights", path, &e))?;
-        }
-        let written = self.slots.iter().filter(|(_, slot)| slot.written.load(Ordering::Relaxed));
-        Ok(written.map(|(name, _)| name.clone()).collect())
+    /// Where tensors are written.
+    pub const fn shards(&self) -> &ShardFiles {
+        &self.shards
     }
 
-    /// Counts a tensor as written that another process wrote.
+    /// Brings in a weight file: by a hard link, or by a copy where the file system has none.
     ///
     /// # Errors
-    /// It is not of the layout, or was written twice.
-    pub fn count(&self, name: &str) -> Result<()> {
-        let slot = self.slots.get(name).ok_or_else(|| Error::bug("the tensor was not planned").key(name))?;
-        match slot.written.swap(true, Ordering::Relaxed) {
-            false => Ok(()),
-            true => Err(Error::bug("the tensor was written twice").key(name)),
+    /// The disk is full, or the file is gone.
+    pub fn link(&mut self, name: &str, source: &Path) -> Result<()> {
+        let path = self.partial.join(name);
+        if let Err(error) = std::fs::hard_link(source, &path) {
+            tracing::debug!("{} is copied: {error}", source.display());
+            std::fs::copy(source, &path).map_err(|e| Error::io("copy the weights", source, &e))?;
+            let file = File::open(&path).and_then(|file| file.sync_all());
+            file.map_err(|e| Error::io("write the weights", &path, &e))?;
         }
-    }
-
-    /// Writes a tensor at its place; from any thread.
-    ///
-    /// # Errors
-    /// The disk fails, or the tensor is not of the layout, of another length, or written twice.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let slot = self.slots.get(name).ok_or_else(|| Error::bug("the tensor was not planned").key(name))?;
-        if slot.length != bytes.len() as u64 {
-            return Err(Error::bug(format!("{} bytes instead of {}", bytes.len(), slot.length)).key(name));
-        }
-        if slot.written.swap(true, Ordering::Relaxed) {
-            return Err(Error::bug("the tensor was written twice").key(name));
-        }
-        let (path, file) = &self.shards[slot.shard];
-        file.write_all_at(bytes, slot.offset).map_err(|e| Error::io("write the weights", path, &e))
+        self.linked.push(name.to_owned());
+        Ok(())
     }
 
     /// Adds a file beside the weights.
@@ -158,13 +131,8 @@ impl Writer {
     /// # Errors
     /// A tensor was never written, or the disk fails.
     pub fn publish(mut self) -> Result<()> {
-        let missing = self.slots.iter().find(|(_, slot)| !slot.written.load(Ordering::Relaxed));
-        if let Some((name, _)) = missing {
-            return Err(Error::bug("the tensor was never written").key(name.as_str()));
-        }
-        for (path, file) in &self.shards {
-            file.sync_all().map_err(|e| Error::io("write the weights", path, &e))?;
-        }
+        self.shards.check_whole()?;
+        self.shards.sync()?;
         for name in self.names() {
             if name == LAST {
                 // After a power cut, the last file must not be there without the others.
@@ -186,8 +154,7 @@ impl Writer {
 
     /// Names of all files in the order of publishing.
     fn names(&self) -> Vec<String> {
-        let weights =
-            self.shards.iter().filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let weights = self.shards.names().chain(self.linked.iter().cloned());
         let mut names: Vec<String> = weights.chain(self.companions.iter().cloned()).collect();
         names.sort_by_key(|name| name == LAST);
         names
@@ -243,38 +210,6 @@ fn prepare(folder: &Path) -> Result<bool> {
     }
 }
 
-fn slots(layout: &Layout) -> HashMap<String, Slot> {
-    let of_shard = |(shard, planned): (usize, &Shard)| {
-        let slot = move |tensor: &qlaunch_shared::checkpoint::TensorEntry| {
-            let (offset, length) = (tensor.offset, tensor.length);
-            (tensor.name.clone(), Slot { shard, offset, length, written: AtomicBool::new(false) })
-        };
-        planned.tensors.iter().map(slot).collect::<Vec<_>>()
-    };
-    layout.shards.iter().enumerate().flat_map(of_shard).collect()
-}
-
-/// Makes a file of its final length, with its blocks reserved where the file system can do that.
-fn allocate(path: &Path, shard: &Shard, needed: u64) -> Result<File> {
-    let failed = |e: std::io::Error| {
-        let error = Error::io("take the space of the weights", path, &e);
-        match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Error { message: format!("{} (the weights need {needed} bytes)", error.message), ..error }
-            }
-            _ => error,
-        }
-    };
-    let file = File::create_new(path).map_err(failed)?;
-    match fallocate(&file, FallocateFlags::empty(), 0, shard.bytes) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(shard.bytes).map_err(failed)?,
-        Err(error) => return Err(failed(error.into())),
-    }
-    file.write_all_at(&shard.header, 0).map_err(failed)?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -303,8 +238,8 @@ mod tests {
             let out = work.path().join("deep/out");
             let mut writer = Writer::create(&out, &layout(shard_bytes)).unwrap();
             assert_eq!(entries(&out), [PARTIAL]);
-            writer.write("b", &[5, 6, 7, 8]).unwrap();
-            writer.write("a", &[1, 2, 3, 4]).unwrap();
+            writer.shards.write("b", &[5, 6, 7, 8]).unwrap();
+            writer.shards.write("a", &[1, 2, 3, 4]).unwrap();
             writer.add_file(LAST, b"{}").unwrap();
             writer.publish().unwrap();
             let files = CheckpointFiles::open(&out).unwrap();
@@ -319,7 +254,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let out = work.path().join("out");
         let writer = Writer::create(&out, &layout(100)).unwrap();
-        writer.write("a", &[0; 4]).unwrap();
+        writer.shards.write("a", &[0; 4]).unwrap();
         let error = writer.publish().unwrap_err();
         assert_eq!(error.place.key.as_deref(), Some("b"));
         assert!(!out.exists());
@@ -345,13 +280,13 @@ mod tests {
         let writer = Writer::create(&out, &layout(4)).unwrap();
         assert!(Writer::join(&out, &layout(100)).is_err());
         let other = Writer::join(&out, &layout(4)).unwrap();
-        other.write("b", &[5, 6, 7, 8]).unwrap();
-        writer.write("a", &[1, 2, 3, 4]).unwrap();
-        let written = other.sync().unwrap();
+        other.shards.write("b", &[5, 6, 7, 8]).unwrap();
+        writer.shards.write("a", &[1, 2, 3, 4]).unwrap();
+        let written = other.shards.sync().unwrap();
         assert_eq!(written, ["b"]);
         drop(other);
-        written.iter().try_for_each(|name| writer.count(name)).unwrap();
-        assert!(writer.count("b").is_err());
+        written.iter().try_for_each(|name| writer.shards.count(name)).unwrap();
+        assert!(writer.shards.count("b").is_err());
         writer.publish().unwrap();
         let mapped = super::super::MappedCheckpoint::open(CheckpointFiles::open(&out).unwrap()).unwrap();
         assert_eq!(mapped.tensor("b").unwrap().bytes, [5, 6, 7, 8]);
@@ -361,9 +296,9 @@ mod tests {
     fn tensors_that_do_not_fit_the_layout_are_refused() {
         let work = tempfile::tempdir().unwrap();
         let writer = Writer::create(&work.path().join("out"), &layout(100)).unwrap();
-        assert!(writer.write("c", &[0; 4]).is_err());
-        assert!(writer.write("a", &[0; 3]).is_err());
-        writer.write("a", &[0; 4]).unwrap();
-        assert!(writer.write("a", &[0; 4]).is_err());
+        assert!(writer.shards.write("c", &[0; 4]).is_err());
+        assert!(writer.shards.write("a", &[0; 3]).is_err());
+        writer.shards.write("a", &[0; 4]).unwrap();
+        assert!(writer.shards.write("a", &[0; 4]).is_err());
     }
 }

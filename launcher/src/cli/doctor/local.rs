@@ -16,13 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LITTLE: u64 = 10 << 30;
 
 /// Programs that kinds of clusters need: name, how it tells its version, and what for.
-const PROGRAMS: [(&str, &[&str], &str); 3] = [
+const PROGRAMS: [(&str, &[&str], &str); 4] = [
     ("ssh", &["-V"], "only clusters of other hosts need it: install `openssh-client`"),
     (
         "docker",
         &["version", "--format", "{{.Server.Version}}"],
-        "only containers need it: install Docker, and start its daemon",
+        "only containers need it: install `docker.io` and start it with `sudo systemctl start docker`; or podman",
     ),
+    ("podman", &["--version"], "only containers need it, where Docker is not there: install `podman`"),
     (
         "sbatch",
         &["--version"],

@@ -59,6 +59,12 @@ impl TcpMesh {
         started.map(drop).map_err(|e| Error::input(format!("cannot start the threads of a rank: {e}")))
     }
 
+    /// Gives one rank a reason to fail, and none to the others.
+    #[cfg(test)]
+    pub(super) fn tell(&self, rank: usize, why: &Error) {
+        self.link(rank).unwrap().say(&Word::Abort(why.clone()));
+    }
+
     fn link(&self, rank: usize) -> Result<&Link> {
         let link = self.common.links.get(rank).and_then(Option::as_ref);
         link.ok_or_else(|| Error::bug(format!("rank {} has no connection to rank {rank}", self.own.rank)))

@@ -175,8 +175,7 @@ fn a_rank_that_ends_at_once_still_passes_on_the_reason_that_it_heard() {
         let found = fault(|mesh| {
             // Rank 2 hears of it from rank 0 alone, which ends as soon as it knows.
             let why = Error::input("the disk is full");
-            let link = mesh.common.others().next().unwrap();
-            link.say(&Word::Abort(why));
+            mesh.tell(0, &why);
             std::thread::sleep(Duration::from_millis(50));
         });
         for (rank, error, _) in found {

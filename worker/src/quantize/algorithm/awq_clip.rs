@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use qlaunch_shared::Result;
 use qlaunch_shared::assign::algorithm::AwqClip;
+use qlaunch_shared::assign::{Clipped, clipped};
 use qlaunch_shared::protocol::NumericPath;
 use rayon::prelude::*;
 
 use super::dispatch::missing;
-use crate::calibrate::{BlockGrams, Clipped, Gram, Statistics, clipped};
+use crate::calibrate::{BlockGrams, Gram, Statistics};
 use crate::ops::CpuPath;
 use crate::ops::cpu::QuadraticForm;
 use crate::quantize::{LinearWork, Magnitudes, simulate_rows, simulate_weight};

@@ -1,8 +1,8 @@
 //! What the algorithms of an assignment must know of a linear's input.
 
-use qlaunch_shared::assign::algorithm::{Algorithm, AwqClip, Calibration};
-use qlaunch_shared::assign::{Amax, LinearNumerics, Smoothing};
-use qlaunch_shared::numerics::{Format, Nvfp4Scales};
+use super::algorithm::{Algorithm, AwqClip, Calibration};
+use super::{Amax, LinearNumerics, Smoothing};
+use crate::numerics::{Format, Nvfp4Scales};
 
 /// What is to be collected of a linear's input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,0 +1,74 @@
+//! Pieces of a checkpoint: a file or a few each, so that checkpoints which have a piece in common can share its files.
+
+use std::fmt;
+
+use super::ModuleTensors;
+use crate::model::{Model, ModuleRole};
+
+/// A part of a checkpoint that is made, kept and shared as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Piece {
+    /// The embedding, and tensors that no module owns.
+    First,
+    /// A decoder layer, from 0.
+    Layer(usize),
+    /// The final norm and the output head.
+    Last,
+}
+
+impl Piece {
+    /// The piece that the tensors of a module are of.
+    pub fn of(own: &ModuleTensors, model: &Model) -> Self {
+        let Some(module) = own.module.map(|module| &model.modules[module]) else { return Self::First };
+        match (module.layer, module.role) {
+            (Some(layer), _) => Self::Layer(layer),
+            (None, ModuleRole::Embedding { .. }) => Self::First,
+            (None, _) => Self::Last,
+        }
+    }
+
+    /// All pieces of a model with so many layers, in order.
+    pub fn all(layers: usize) -> impl Iterator<Item = Self> {
+        [Self::First].into_iter().chain((0..layers).map(Self::Layer)).chain([Self::Last])
+    }
+
+    /// The decoder layer, where it is one.
+    pub const fn layer(self) -> Option<usize> {
+        match self {
+            Self::Layer(layer) => Some(layer),
+            Self::First | Self::Last => None,
+        }
+    }
+
+    /// The piece that a tensor of the source is of, by its name; of those outside of layers, `First` stands for all.
+    pub fn of_source(name: &str) -> Self {
+        let mut parts = name.split('.');
+        let layer = parts.by_ref().find(|&part| part == "layers").and_then(|_| parts.next()?.parse().ok());
+        layer.map_or(Self::First, Self::Layer)
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("embedding"),
+            Self::Layer(layer) => write!(f, "layer {layer}"),
+            Self::Last => f.write_str("output head"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_tensors_are_of_the_layer_that_their_name_says() {
+        let layer = |name: &str| Piece::of_source(name);
+        assert_eq!(layer("model.layers.12.self_attn.q_proj.weight"), Piece::Layer(12));
+        assert_eq!(layer("model.language_model.layers.0.mlp.experts.gate_up_proj"), Piece::Layer(0));
+        for name in ["model.embed_tokens.weight", "lm_head.weight", "model.layers", "a.layers.x.b"] {
+            assert_eq!(layer(name), Piece::First, "{name}");
+        }
+    }
+}

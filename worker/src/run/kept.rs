@@ -1,0 +1,366 @@
+//! A candidate and the store: which of its pieces and statistics are there, and how those that are not get there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use qlaunch_shared::assign::{Assignment, Needs, Piece, Resolved};
+use qlaunch_shared::checkpoint::Shard;
+use qlaunch_shared::model::Model;
+use qlaunch_shared::store::{
+    ASSEMBLY, Aspect, AssembledPiece, Assembly, Observation, Origin, PieceKeys, StoredFile,
+};
+use qlaunch_shared::{Error, Result};
+
+use super::begin::range_of;
+use super::hidden;
+use super::looks::behind_quantized;
+use super::quantization::own_pieces;
+use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
+use crate::export::{Finished, Production, Report};
+use crate::network::Stage;
+use crate::ops::Backend;
+use crate::report::{Reporter, cpu_seconds};
+use crate::store::Store;
+use crate::tensor::{ShardFiles, Writer};
+use crate::tokens::Samples;
+
+/// File of an artifact of statistics.
+const STATISTICS: &str = "statistics.safetensors";
+/// What became known while a piece was made.
+const REPORT: &str = "report.json";
+
+/// The store, seen from one candidate.
+pub(super) struct Kept<'a> {
+    store: &'a Store,
+    model: &'a Model,
+    resolved: &'a Resolved,
+    keys: Vec<PieceKeys>,
+    /// Pieces of this rank that are not in the store.
+    missing: BTreeSet<Piece>,
+    /// Layers of this rank that are there, and have to be quantized again for what comes behind them.
+    passed: BTreeSet<Piece>,
+    /// Statistics of all these pieces that are not there.
+    unseen: BTreeMap<Piece, Vec<usize>>,
+    /// Hidden states that this process has put there.
+    states: Option<Origin>,
+}
+
+impl<'a> Kept<'a> {
+    /// Looks for the pieces of this rank, and for the statistics of those that are not there. What is broken is said.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(super) fn open(
+        store: &'a Store,
+        (model, resolved): (&'a Model, &'a Resolved),
+        keys: Vec<PieceKeys>,
+        stage: &Stage<'_>,
+        say: &mut dyn FnMut(String),
+    ) -> Result<Self> {
+        let (missing, passed, unseen) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let mut own = Self { store, model, resolved, keys, missing, passed, unseen, states: None };
+        let pieces = own_pieces(stage);
+        for keys in own.keys.iter().filter(|keys| pieces.contains(&keys.piece)) {
+            if store.get(&keys.origin, say)?.is_none() {
+                own.missing.insert(keys.piece);
+                own.unseen.extend(unseen_of(store, keys, say)?);
+            }
+        }
+        if resolved.assignment.as_ref().is_some_and(behind_quantized) {
+            own.pass_again(stage, say)?;
+        }
+        Ok(own)
+    }
+
+    /// Finds the layers that batches go through once more, quantized, on their way to one that is to be observed.
+    fn pass_again(&mut self, stage: &Stage<'_>, say: &mut dyn FnMut(String)) -> Result<()> {
+        let layers = match stage.comm.size() {
+            1 => {
+                let Some((first, _)) = range_of(self.unseen(), self.model.config.layers) else {
+                    return Ok(());
+                };
+                let is_kept = |layer: &usize| {
+                    self.keys_of(Piece::Layer(*layer)).is_some_and(|keys| self.store.has(&keys.hidden))
+                };
+                (0..=first).rev().find(is_kept).unwrap_or(0)..first
+            }
+            // Several ranks send batches through all layers, if any.
+            _ => stage.layers.clone(),
+        };
+        for piece in layers.map(Piece::Layer).filter(|piece| !self.missing.contains(piece)) {
+            let unseen = unseen_of(self.store, self.known(piece)?, say)?;
+            self.unseen.extend(unseen);
+            self.passed.insert(piece);
+        }
+        Ok(())
+    }
+
+    /// Pieces that are to be made.
+    pub(super) const fn missing(&self) -> &BTreeSet<Piece> {
+        &self.missing
+    }
+
+    /// Pieces that are to be made, and whose inputs are to be observed first.
+    pub(super) fn unseen(&self) -> impl Iterator<Item = Piece> {
+        self.unseen.keys().copied().filter(|piece| self.missing.contains(piece))
+    }
+
+    /// Whether statistics of a piece are of use.
+    pub(super) fn is_wanted(&self, piece: Piece) -> bool {
+        self.missing.contains(&piece) || self.passed.contains(&piece)
+    }
+
+    /// Statistics that are to be observed.
+    pub(super) fn unseen_statistics(&self) -> impl Iterator<Item = (Piece, &Observation, &Origin)> {
+        let unseen = self.unseen.iter().filter_map(|(piece, unseen)| Some((self.keys_of(*piece)?, unseen)));
+        unseen.flat_map(|(keys, unseen)| {
+            let found = unseen.iter().filter_map(|&index| keys.statistics.get(index));
+            found.map(|(observation, origin)| (keys.piece, observation, origin))
+        })
+    }
+
+    /// What is to be observed.
+    pub(super) fn wanted(&self, assignment: &Assignment) -> Wanted {
+        wanted(self.unseen_statistics().map(|(_, observation, _)| observation), assignment)
+    }
+
+    fn keys_of(&self, piece: Piece) -> Option<&PieceKeys> {
+        self.keys.iter().find(|keys| keys.piece == piece)
+    }
+
+    fn known(&self, piece: Piece) -> Result<&PieceKeys> {
+        self.keys_of(piece).ok_or_else(|| Error::bug(format!("{piece} has no key")))
+    }
+
+    /// Puts what was observed of a piece into the store.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub(super) fn save(&mut self, piece: Piece, statistics: &Statistics) -> Result<()> {
+        let Some(unseen) = self.unseen.remove(&piece) else { return Ok(()) };
+        let keys = self.known(piece)?;
+        for (observation, origin) in unseen.into_iter().filter_map(|index| keys.statistics.get(index)) {
+            save_observation(self.store, (observation, origin), self.model, statistics)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the store has of a piece that is to be made.
+    ///
+    /// # Errors
+    /// It was there before, and is gone or broken now.
+    pub(super) fn load(&self, piece: Piece, statistics: &mut Statistics) -> Result<()> {
+        let none = Vec::new();
+        let unseen = self.unseen.get(&piece).unwrap_or(&none);
+        let keys = self.known(piece)?;
+        let there = keys.statistics.iter().enumerate().filter(|(index, _)| !unseen.contains(index));
+        for (_, (observation, origin)) in there {
+            let mut why = String::from("it is gone");
+            let found = self.store.get(origin, &mut |said| why = said)?;
+            let found = found.ok_or_else(|| {
+                Error::new(
+                    qlaunch_shared::ErrorKind::Resumable,
+                    format!("statistics of {piece} were lost: {why}"),
+                )
+                .at(&self.store.folder().0)
+                .hint("start the job again")
+            })?;
+            read_observation(&found.path(STATISTICS), observation, self.model, statistics)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a piece and puts it into the store, if it is not there.
+    ///
+    /// # Errors
+    /// As [`Production::finish`].
+    pub(super) fn make(
+        &mut self,
+        production: &mut Production<'_>,
+        piece: Piece,
+        statistics: &Statistics,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Finished> {
+        let began = cpu_seconds();
+        let keys = self.known(piece)?;
+        let about = format!("{} of {}, {}", piece, name(self.model), self.resolved.plan.recipe);
+        let mut draft = self.store.draft(keys.origin.clone(), &about)?;
+        let shards = self.shards(piece);
+        let files = ShardFiles::create(shards.iter().map(|(name, shard)| (draft.path(name), *shard)))?;
+        let before = std::mem::take(&mut production.learnt);
+        let finished = production.finish(piece, (statistics, &files), progress);
+        let learnt = std::mem::replace(&mut production.learnt, before);
+        let finished = finished?;
+        files.check_whole()?;
+        files.sync()?;
+        for (name, _) in &shards {
+            draft.adopt(name)?;
+        }
+        draft.add(REPORT, &Report::of(&learnt, Vec::new()).encode()?)?;
+        if self.missing.remove(&piece) {
+            draft.commit(cpu_seconds() - began)?;
+        }
+        Ok(finished)
+    }
+
+    /// The files of a piece as the store names them, and as they are planned.
+    fn shards(&self, piece: Piece) -> Vec<(String, &'a Shard)> {
+        let group = Piece::all(self.model.config.layers).position(|other| other == piece);
+        let shards = self.resolved.layout.shards.iter().filter(|shard| Some(shard.group) == group);
+        shards.enumerate().map(|(index, shard)| (format!("{index}.safetensors"), shard)).collect()
+    }
+
+    /// Links all pieces into a checkpoint, notes there what it was put together from, and adds what became known while they
+    /// were made.
+    ///
+    /// # Errors
+    /// A piece is gone, or the disk is full.
+    pub(super) fn assemble(&self, writer: &mut Writer, production: &mut Production<'_>) -> Result<()> {
+        let folder = self.store.folder();
+        let mut pieces = Vec::with_capacity(self.keys.len());
+        for keys in &self.keys {
+            let key = keys.origin.key();
+            let manifest = self.store.wait_for(&keys.origin)?;
+            let mut files = Vec::new();
+            for (name, shard) in self.shards(keys.piece) {
+                writer.link(&shard.file, &folder.file(&key, &name))?;
+                let stored = manifest.file(&name).cloned();
+                files.extend(stored.map(|stored| StoredFile { name: shard.file.clone(), ..stored }));
+            }
+            let path = folder.file(&key, REPORT);
+            let report = std::fs::read(&path).map_err(|error| Error::io("read the store", &path, &error))?;
+            Report::decode(&report)?.add_to(&mut production.learnt);
+            pieces.push(AssembledPiece { piece: keys.piece.to_string(), key, files });
+        }
+        let text = serde_json::to_string_pretty(&Assembly::new(pieces))
+            .map_err(|error| Error::bug(format!("cannot spell what was put together: {error}")))?;
+        writer.add_file(ASSEMBLY, format!("{text}\n").as_bytes())
+    }
+
+    /// The layer with the last hidden states that are there, none of which lies behind `last`, and the states.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(super) fn states<B: Backend>(
+        &self,
+        backend: &B,
+        (samples, batch): (&Samples, usize),
+        last: usize,
+        say: &mut dyn FnMut(String),
+    ) -> Result<Option<(usize, Vec<B::Tensor>)>> {
+        let keys = self.keys.iter().filter_map(|keys| Some((keys.piece.layer()?, &keys.hidden)));
+        let mut before: Vec<_> = keys.filter(|(layer, _)| *layer <= last).collect();
+        before.reverse();
+        for (layer, origin) in before {
+            if let Some(found) = self.store.get(origin, say)? {
+                // Another job may take them away in this moment.
+                match hidden::read(&found, backend, samples, batch) {
+                    Ok(states) => return Ok(Some((layer, states))),
+                    Err(error) => tracing::debug!("{error}"),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps the hidden states behind a layer, in place of those that were kept before.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub(super) fn pass<B: Backend>(
+        &mut self,
+        backend: &B,
+        layer: usize,
+        (samples, states): (&Samples, &[B::Tensor]),
+    ) -> Result<()> {
+        let next = self.keys.iter().find(|keys| keys.piece == Piece::Layer(layer + 1));
+        let Some(origin) = next.map(|keys| keys.hidden.clone()) else { return Ok(()) };
+        let about = format!("hidden states before layer {} of {}", layer + 1, name(self.model));
+        hidden::write(self.store, (&origin, &about), backend, (samples, states))?;
+        if let Some(before) = self.states.replace(origin) {
+            self.store.remove(&before);
+        }
+        Reporter::layer_kept()
+    }
+
+    /// Takes the hidden states away: everything that was to be observed was. Another job that goes on from the same ones
+    /// begins further ahead, or at the first layer.
+    pub(super) fn forget_states(&self) {
+        for keys in self.keys.iter().filter(|keys| self.store.has(&keys.hidden)) {
+            self.store.remove(&keys.hidden);
+        }
+    }
+}
+
+/// The statistics of a piece that are not there.
+fn unseen_of(
+    store: &Store,
+    keys: &PieceKeys,
+    say: &mut dyn FnMut(String),
+) -> Result<Option<(Piece, Vec<usize>)>> {
+    let mut unseen = Vec::new();
+    for (index, (_, origin)) in keys.statistics.iter().enumerate() {
+        if store.get(origin, say)?.is_none() {
+            unseen.push(index);
+        }
+    }
+    Ok((!unseen.is_empty()).then_some((keys.piece, unseen)))
+}
+
+/// What observations have the observer look at; `assignment` tells how caches are looked at.
+pub(super) fn wanted<'o>(
+    observations: impl Iterator<Item = &'o Observation>,
+    assignment: &Assignment,
+) -> Wanted {
+    let mut wanted = Wanted::default();
+    for observation in observations {
+        for &module in &observation.modules {
+            let needs = wanted.inputs.entry(module).or_insert_with(Needs::default);
+            match observation.aspect {
+                Aspect::Magnitudes => needs.magnitude = true,
+                Aspect::Channels => needs.channels = true,
+                Aspect::Gram => needs.gram = true,
+                Aspect::RoundedGram => needs.rounded_gram = true,
+                Aspect::BlockGrams(width, tokens) => needs.block_grams = Some((width, tokens)),
+                Aspect::Blocks => needs.blocks = true,
+                Aspect::Keys | Aspect::Values => {}
+            }
+        }
+        let cache = observation.layer.and_then(|layer| assignment.cache(layer));
+        if let Some(cache) = cache {
+            let (side, numerics) = match observation.aspect {
+                Aspect::Keys => (&mut wanted.keys, cache.key),
+                Aspect::Values => (&mut wanted.values, cache.value),
+                _ => continue,
+            };
+            side.extend(WantedCache::of(&numerics).map(|wanted| (cache.layer, wanted)));
+        }
+    }
+    wanted
+}
+
+/// Puts one observation into the store.
+pub(super) fn save_observation(
+    store: &Store,
+    (observation, origin): (&Observation, &Origin),
+    model: &Model,
+    statistics: &Statistics,
+) -> Result<()> {
+    let place = observation.layer.map_or("output head".to_owned(), |layer| format!("layer {layer}"));
+    let about = format!(
+        "{} of the {} of {place} of {}",
+        observation.aspect.name(),
+        observation.site.name(),
+        name(model)
+    );
+    let mut draft = store.draft(origin.clone(), &about)?;
+    let mut file = draft.file(STATISTICS)?;
+    write_observation(statistics, observation, model, &mut |bytes| file.write(bytes))?;
+    file.finish()?;
+    draft.commit(0.0)?;
+    Ok(())
+}
+
+/// The model's name for people.
+fn name(model: &Model) -> String {
+    model.folder.file_name().unwrap_or(model.folder.as_os_str()).to_string_lossy().into_owned()
+}
