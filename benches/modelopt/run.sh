@@ -22,8 +22,8 @@ done
 python=${QLAUNCH_MODELOPT_PYTHON:-}
 [ -n "$python" ] || python=$("$here/install.sh")
 cd "$root"
-cargo build --release --quiet --locked -p qlaunch -p qlaunch-worker
-cargo build --release --quiet --locked -p qlaunch-worker --example product
+# One call: examples bring features along, with which everything would be built twice.
+cargo build --release --quiet --locked -p qlaunch -p qlaunch-worker --bins --example product
 programs=${CARGO_TARGET_DIR:-$root/target}/release
 mkdir -p "$QLAUNCH_BENCH_DIR" "$(dirname "$result")"
 echo "load average before the bench: $(cut -d' ' -f1 /proc/loadavg) (above 1 the results are of a busy machine)" >&2

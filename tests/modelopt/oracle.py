@@ -4,8 +4,8 @@ Usage: oracle.py MODEL CALIB.npy EVAL.npy OUT RECIPE[+CACHE]...
 
 `RECIPE` is a preset of ModelOpt's library (`nvfp4`), a recipe of it (`general/ptq/…`) or a file; `CACHE` a KV cache (`fp8`). Writes
 `OUT/RECIPE-kv_CACHE/tensors.json` and `OUT/results.json`, where `calibrated` is the perplexity of the fake-quantized model, and
-`exported` that of the same model once ModelOpt's own export has given fused linears (q/k/v, gate/up) common scales: what it stores.
-The first 32 windows of 512 tokens count; logits in the model's type, losses in f32.
+`exported` that of the same model with what its export makes of it: fused linears (q/k/v, gate/up) have common scales, by
+ModelOpt's own code, and NVFP4 weights are those of the exported file. The first 32 windows of 512 tokens count; logits in the model's type, losses in f32.
 
 Needs what `benches/modelopt/requirements.txt` names; `benches/modelopt/install.sh` prints a python that has it.
 """
@@ -73,6 +73,22 @@ def describe(path):
     return described
 
 
+def store(model, path):
+    """Puts the NVFP4 weights of an exported file in the places of those that the model would round itself."""
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values = torch.cat([values, -values])
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        for name, module in model.named_modules():
+            if f"{name}.weight_scale_2" not in names or file.get_slice(f"{name}.weight").get_dtype() != "U8":
+                continue
+            codes, scales, top = (file.get_tensor(f"{name}.{part}") for part in ("weight", "weight_scale", "weight_scale_2"))
+            weight = values[torch.stack([codes & 15, codes >> 4], -1).flatten(1).long()]
+            scales = (scales.float() * top).repeat_interleave(weight.shape[1] // scales.shape[1], 1)
+            module.weight.data = (weight * scales).to(module.weight.dtype)
+            module.weight_quantizer.disable()
+
+
 def make(folder, calibration, ids, recipe, cache, out):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     model.config.use_cache = False
@@ -80,13 +96,14 @@ def make(folder, calibration, ids, recipe, cache, out):
     found = {"calibrated": perplexity(model, ids)}
     shared = copy.deepcopy(model)
     requantize_resmooth_fused_llm_layers(shared)
-    found["exported"] = perplexity(shared, ids)
     with tempfile.TemporaryDirectory() as work:
         export_hf_checkpoint(model, export_dir=work)
+        store(shared, f"{work}/model.safetensors")
         os.makedirs(out, exist_ok=True)
         with open(f"{out}/tensors.json", "w") as file:
             json.dump(describe(f"{work}/model.safetensors"), file, indent=1)
             file.write("\n")
+    found["exported"] = perplexity(shared, ids)
     return found
 
 

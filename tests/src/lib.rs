@@ -5,6 +5,8 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod containers;
 pub mod house;
+pub mod modelopt;
+pub mod outliers;
 pub mod places;
 pub mod programs;
 pub mod random_model;

@@ -120,6 +120,47 @@ fn gptq_of_an_expert_without_tokens_follows_the_policy_and_tells_it() {
     assert!(same(&format!("{own}.down_proj.input_scale")));
 }
 
+/// Searches that keep statistics per expert, each with what must be there for an expert that has none of its own.
+#[test]
+fn every_search_follows_every_policy_for_an_expert_without_tokens() {
+    let work = tempfile::tempdir().unwrap();
+    let model = model(work.path());
+    let ids = golden(&format!("random-models/{SPECIMEN}.npy"));
+    let plain = perplexity(&evaluate(&model, &ids, 160, Some(2)));
+    for recipe in ["int8_smoothquant", "nvfp4_awq_lite", "nvfp4_awq_clip", GPTQ] {
+        let name = recipe.rsplit('/').next().unwrap();
+        let refused = quantize(&model, recipe, &work.path().join("refused"), &["--silent-experts", "fail"]);
+        refused.assert_refused(3, &["`model.layers.0.mlp.experts.4`"]);
+        for policy in ["peers", "weights"] {
+            let out = work.path().join(format!("{name}-{policy}"));
+            quantize(&model, recipe, &out, &["--silent-experts", policy]).json();
+            let report = report(&out);
+            check_ledger(&report, policy);
+            for projection in ["gate_proj", "up_proj", "down_proj"] {
+                let own = told(&report, projection);
+                assert!(
+                    remarks(own).contains(&"calibration no_tokens".to_owned()),
+                    "{recipe} {policy} {own}"
+                );
+                assert!(own["weight_error"].as_f64().unwrap() > 0.0, "{recipe} {policy} {own}");
+            }
+            for (tensor, found) in read_folder(&out) {
+                let is_float = ["F32", "BF16"].contains(&found.dtype.as_str());
+                let finite = !is_float || found.values().iter().all(|value| value.is_finite());
+                assert!(finite, "{recipe} {policy}: {tensor} is not finite");
+                let is_scale = tensor.ends_with("_scale") && is_float;
+                assert!(
+                    !is_scale || found.values().iter().all(|value| *value > 0.0),
+                    "{recipe} {policy}: {tensor}"
+                );
+            }
+            let quantized = perplexity(&evaluate(&out, &ids, 160, Some(2)));
+            eprintln!("{recipe} {policy}: perplexity {quantized:.3}, {plain:.3} before");
+            assert!((quantized / plain - 1.0).abs() < 0.25, "{recipe} {policy}: {quantized}, {plain} before");
+        }
+    }
+}
+
 #[test]
 fn fail_names_the_experts_and_a_wider_look_leaves_nothing_to_fail_for() {
     let work = tempfile::tempdir().unwrap();

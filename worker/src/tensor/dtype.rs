@@ -10,6 +10,7 @@ use half::{bf16, f16};
 
 pub use qlaunch_shared::checkpoint::DType;
 
+use super::pages::prefer_large_pages;
 use super::simd::{InstructionSet, dispatched};
 
 /// A type that a model's weights and activations can have.
@@ -41,7 +42,7 @@ impl Element for f32 {
     }
 
     fn zeros(length: usize) -> Vec<Self> {
-        vec![0.0; length]
+        untouched(vec![0.0; length])
     }
 }
 
@@ -64,7 +65,7 @@ impl Element for bf16 {
 
     fn zeros(length: usize) -> Vec<Self> {
         // A vector of `u16` zeros comes from `calloc`; one of `bf16` would be filled by hand.
-        vec![0u16; length].reinterpret_into()
+        untouched(vec![0u16; length]).reinterpret_into()
     }
 }
 
@@ -113,8 +114,14 @@ impl Element for f16 {
     }
 
     fn zeros(length: usize) -> Vec<Self> {
-        vec![0u16; length].reinterpret_into()
+        untouched(vec![0u16; length]).reinterpret_into()
     }
+}
+
+/// Zeros from `calloc`, which nobody touched yet, on large pages.
+fn untouched<E>(mut zeros: Vec<E>) -> Vec<E> {
+    prefer_large_pages(&mut zeros);
+    zeros
 }
 
 dispatched! {

@@ -4,9 +4,10 @@ use half::{bf16, f16};
 use qlaunch_shared::{Error, Result};
 
 use super::dtype::{DType, Element, round, widen};
+use super::pages::copy;
 
 /// Elements that a host tensor owns.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Storage {
     /// 32-bit floats.
     F32(Vec<f32>),
@@ -14,6 +15,16 @@ pub enum Storage {
     BF16(Vec<bf16>),
     /// IEEE half precision.
     F16(Vec<f16>),
+}
+
+impl Clone for Storage {
+    fn clone(&self) -> Self {
+        match self {
+            Self::F32(elements) => Self::F32(copy(elements)),
+            Self::BF16(elements) => Self::BF16(copy(elements)),
+            Self::F16(elements) => Self::F16(copy(elements)),
+        }
+    }
 }
 
 /// Elements that somebody else owns.
@@ -249,9 +260,9 @@ impl<'a> TensorView<'a> {
     /// Copies the elements.
     pub fn to_owned(&self) -> HostTensor {
         let data = match self.elements {
-            Elements::F32(elements) => Storage::F32(elements.to_vec()),
-            Elements::BF16(elements) => Storage::BF16(elements.to_vec()),
-            Elements::F16(elements) => Storage::F16(elements.to_vec()),
+            Elements::F32(elements) => Storage::F32(copy(elements)),
+            Elements::BF16(elements) => Storage::BF16(copy(elements)),
+            Elements::F16(elements) => Storage::F16(copy(elements)),
         };
         HostTensor { shape: self.shape.to_vec(), data }
     }
@@ -259,7 +270,7 @@ impl<'a> TensorView<'a> {
     /// The elements as `f32`; exact.
     pub fn to_f32(&self) -> Vec<f32> {
         for_each_dtype!(Elements, self.elements, elements => {
-            let mut wide = vec![0.0; elements.len()];
+            let mut wide = f32::zeros(elements.len());
             widen(elements, &mut wide);
             wide
         })
@@ -298,8 +309,12 @@ fn check_length(shape: &[usize], length: usize) -> Result<()> {
     Err(Error::input(format!("{length} elements do not fill the shape {shape:?}")))
 }
 
-fn read<const N: usize, E>(bytes: &[u8], convert: fn([u8; N]) -> E) -> Vec<E> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+/// Converts little-endian elements of `N` bytes. Those that are aligned on a machine that reads them so are copied whole.
+fn read<const N: usize, E: StoredElement>(bytes: &[u8], convert: impl Fn([u8; N]) -> E) -> Vec<E> {
+    match cast::<E>(bytes, E::DTYPE) {
+        Ok(elements) => copy(elements),
+        Err(_) => bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect(),
+    }
 }
 
 /// Reads bytes as elements where they lie.

@@ -1,8 +1,9 @@
-//! Tensors: element types, host memory, vector instructions, mapped files and the streaming writer.
+//! Tensors: element types, host memory, large pages, vector instructions, mapped files and the streaming writer.
 
 pub mod dtype;
 pub mod host;
 mod mapped;
+pub(crate) mod pages;
 mod shards;
 pub(crate) mod simd;
 mod writer;

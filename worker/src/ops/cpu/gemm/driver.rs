@@ -3,12 +3,15 @@
 //! The right operand is packed block by block of columns, once for all rows; each thread then takes some rows, packs
 //! them, and runs the kernel over every panel of columns while the rows stay in its second-level cache.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::kernel::{MicroKernel, PackFrom, PackedElement};
 use super::pack::{LeftLayout, Matrix, RightLayout};
 use crate::ops::cpu::scratch::Scratch;
 use crate::tensor::dtype::Element;
+use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Bytes of packed columns that are made at a time; all rows are read again for each such block.
 const RIGHT_BYTES: usize = 32 << 20;
@@ -46,6 +49,7 @@ pub(crate) fn linear<K: MicroKernel, E: Element>(
     let bytes_per_panel = layout.panel_length() * size_of::<K::Packed>();
     let panels = (RIGHT_BYTES / bytes_per_panel).max(1);
     let rows_per_task = rows_per_task::<K>(x);
+    let set = InstructionSet::detect();
     for first in (0..w.rows).step_by(panels * K::COLUMNS) {
         let columns = (w.rows - first).min(panels * K::COLUMNS);
         let block = Matrix { elements: &w.elements[first * w.stride..], rows: columns, ..w };
@@ -53,7 +57,8 @@ pub(crate) fn linear<K: MicroKernel, E: Element>(
         packed.par_chunks_mut(layout.panel_length()).enumerate().for_each(|(panel, packed)| {
             RightLayout::pack_from_rows::<K, E>(block, panel, packed);
         });
-        let task = Task { kernel, x, right: &packed, layout, first, columns, bias: product.bias, scratch };
+        let bias = product.bias;
+        let task = Task { kernel, x, right: &packed, layout, first, columns, bias, scratch, set };
         out.par_chunks_mut(rows_per_task * w.rows).enumerate().for_each(|(index, out)| {
             task.run(index * rows_per_task, out, w.rows);
         });
@@ -79,12 +84,23 @@ struct Task<'a, K: MicroKernel, E> {
     columns: usize,
     bias: Option<&'a [E]>,
     scratch: &'a Scratch,
+    /// What may round finished sums; it changes no bit.
+    set: InstructionSet,
 }
 
 impl<K: MicroKernel, E: Element> Task<'_, K, E>
 where
     K::Packed: PackFrom<E>,
 {
+    /// The packed columns that are read after one block of `k` of a panel: as many as a block has, or what there is.
+    fn behind(&self, panel: usize, block: usize) -> &[K::Packed] {
+        let length = K::Packed::BLOCK * K::COLUMNS;
+        let begin = (panel * self.layout.panel_length() + (block + 1) * length)
+            .min((panel + 1) * self.layout.panel_length());
+        let rest = self.right.get(begin..).unwrap_or_default();
+        &rest[..rest.len().min(length)]
+    }
+
     /// Computes the block's columns of the rows that `out`, `width` wide, holds.
     fn run(&self, first_row: usize, out: &mut [E], width: usize) {
         let rows = out.len() / width;
@@ -95,34 +111,59 @@ where
         for (panel, right) in self.right.chunks(self.layout.panel_length()).enumerate() {
             sums.fill(0.0);
             for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
+                let next = self.behind(panel, block);
+                let share = next.len().div_ceil(rows.div_ceil(K::ROWS));
                 for (row_panel, sums) in sums.chunks_mut(K::ROWS * K::COLUMNS).enumerate() {
                     let left = layout.block::<K>(&left, row_panel, block);
-                    self.kernel.accumulate(left, right, sums, K::COLUMNS);
+                    let next = next.chunks(share.max(1)).nth(row_panel).unwrap_or_default();
+                    self.kernel.accumulate_ahead(left, right, next, (sums, K::COLUMNS));
                 }
             }
             let first = panel * K::COLUMNS;
             let columns = self.first + first..self.first + (first + K::COLUMNS).min(self.columns);
-            for (row, sums) in out.chunks_mut(width).zip(sums.chunks(K::COLUMNS)) {
-                let bias = self.bias.map(|bias| &bias[columns.clone()]);
-                finish(sums, bias, &mut row[columns.clone()]);
+            let bias = self.bias.map(|bias| &bias[columns.clone()]);
+            finish(self.set, &sums, K::COLUMNS, bias, out, (width, columns));
+        }
+    }
+}
+
+dispatched! {
+    /// Adds the bias to finished sums, whose rows are `stride` apart, and rounds once, into some columns of `out`, whose rows are
+    /// as wide as the first part of `place` says.
+    fn finish<E: Element>(
+        sums: &[f32],
+        stride: usize,
+        bias: Option<&[E]>,
+        out: &mut [E],
+        place: (usize, Range<usize>),
+    ) {
+        let (width, columns) = place;
+        for (out, sums) in out.chunks_mut(width).zip(sums.chunks(stride)) {
+            let (out, sums) = (&mut out[columns.clone()], &sums[..columns.len()]);
+            match bias {
+                None => round_run(out, sums),
+                Some(bias) => {
+                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                        *out = E::from_f32(*sum + bias.to_f32());
+                    }
+                }
             }
         }
     }
 }
 
-/// Adds the bias to finished sums and rounds once.
+/// Rounds some sums. Runs of a fixed length are what the compiler makes vectors of; a panel is too narrow for its own.
 #[inline(always)]
-fn finish<E: Element>(sums: &[f32], bias: Option<&[E]>, out: &mut [E]) {
-    match bias {
-        None => {
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = E::from_f32(*sum);
-            }
+fn round_run<E: Element>(out: &mut [E], sums: &[f32]) {
+    const RUN: usize = 16;
+    let (out_runs, out_rest) = out.as_chunks_mut::<RUN>();
+    let (sum_runs, sum_rest) = sums.as_chunks::<RUN>();
+    for (out, sums) in out_runs.iter_mut().zip(sum_runs) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = E::from_f32(*sum);
         }
-        Some(bias) => {
-            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                *out = E::from_f32(*sum + bias.to_f32());
-            }
-        }
+    }
+    for (out, sum) in out_rest.iter_mut().zip(sum_rest) {
+        *out = E::from_f32(*sum);
     }
 }

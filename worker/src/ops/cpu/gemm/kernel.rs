@@ -65,6 +65,23 @@ pub(crate) trait MicroKernel: Copy + Send + Sync + 'static {
     /// # Panics
     /// A slice is too short for the tile.
     fn accumulate(self, left: &[Self::Packed], right: &[Self::Packed], sums: &mut [f32], stride: usize);
+
+    /// The same, and may ask for `next`, which is to be read soon: the hardware's own prefetch ends at every page, and weights
+    /// come from memory.
+    ///
+    /// # Panics
+    /// A slice is too short for the tile.
+    #[inline(always)]
+    fn accumulate_ahead(
+        self,
+        left: &[Self::Packed],
+        right: &[Self::Packed],
+        next: &[Self::Packed],
+        (sums, stride): (&mut [f32], usize),
+    ) {
+        let _ = next;
+        self.accumulate(left, right, sums, stride);
+    }
 }
 
 /// Checks a kernel's operands and returns the number of groups of `k`.
