@@ -53,9 +53,18 @@ impl WorkerJob {
 
     /// Takes measuring out of the job.
     pub fn without_evaluation(self) -> Self {
+        self.changed(|spec| spec["evaluate"] = Value::Null)
+    }
+
+    /// Has everything computed on a numeric path.
+    pub fn on(self, path: &str) -> Self {
+        self.changed(|spec| spec["resources"]["numeric_path"] = json!(path))
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Value)) -> Self {
         let path = self.folder.path().join("spec.json");
         let mut spec = crate::places::read_json(&path);
-        spec["evaluate"] = Value::Null;
+        change(&mut spec);
         std::fs::write(path, spec.to_string()).expect("a file can be written");
         self
     }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use qlaunch_tests::checkpoint::{looks_whole, read_folder};
-use qlaunch_tests::places::{example_model, read_json, tiny_llama};
+use qlaunch_tests::checkpoint::{looks_whole, read_file, read_folder};
+use qlaunch_tests::places::{example_model, golden, read_json, tiny_llama};
 use qlaunch_tests::programs::{finish, qlaunch};
 use qlaunch_tests::random_model::Numbers;
 use qlaunch_tests::stored::{artifacts, phases, step};
@@ -308,4 +308,59 @@ fn a_checkpoint_that_was_tampered_with_is_found_out() {
     assert_eq!(told["damages"][0]["piece"], "layer 2", "{told:#}");
     fs::remove_file(checkpoint.join("build.json")).unwrap();
     verify().assert_refused(3, &["does not say what it was put together from"]);
+}
+
+/// A number bumped by hand stands for the code of each step, so that a store does not give out what older code made. This
+/// fails where the code makes other bytes and the number is the old one. Inputs are chosen before which nothing is
+/// computed by functions that differ between C libraries.
+#[test]
+fn steps_that_make_other_bytes_have_another_code_version() {
+    let work = tempfile::tempdir().unwrap();
+    let (mut digests, model) = (serde_json::Map::new(), tiny_llama());
+    for (recipe, kind, about, tensors) in [
+        (
+            "general/ptq/nvfp4_weight_only-kv_fp16",
+            "layer",
+            "layer 3 of",
+            &["model.layers.3.self_attn.o_proj.weight", "model.layers.3.mlp.down_proj.weight_scale"][..],
+        ),
+        (
+            "configs/ptq/presets/model/nvfp4_awq_lite",
+            "statistics",
+            "gram of the attention of layer 0 of",
+            &["model.layers.0.self_attn.q_proj.gram"],
+        ),
+        (
+            "configs/ptq/presets/model/nvfp4_awq_lite",
+            "statistics",
+            "channels of the attention of layer 0 of",
+            &["model.layers.0.self_attn.q_proj.amax", "model.layers.0.self_attn.q_proj.mean"],
+        ),
+    ] {
+        let store = work.path().join(recipe.replace('/', "-"));
+        let mut job = WorkerJob::with_store(&model, recipe, Some(&store)).without_evaluation().on("portable");
+        job.run(&[]);
+        let artifact = find(&store, about);
+        let code = read_json(&artifact.join("manifest.json"))["origin"]["code"].clone();
+        let found = read_file(&first_file(&artifact));
+        for name in tensors {
+            let digest = found.get(*name).unwrap_or_else(|| panic!("{about} has no `{name}`")).digest();
+            digests.insert(format!("{kind} {code}: {name}"), digest.into());
+        }
+    }
+    let path = golden("store/code-versions.json");
+    let text = format!("{:#}\n", Value::Object(digests.clone()));
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        fs::write(&path, text).unwrap();
+        return;
+    }
+    let known = read_json(&path);
+    for (what, digest) in &digests {
+        assert_eq!(
+            known.get(what),
+            Some(digest),
+            "`{what}` is made otherwise than before: raise the step's number in shared/src/store/key.rs, then run this \
+             test with UPDATE_GOLDENS=1"
+        );
+    }
 }
