@@ -22,4 +22,4 @@ stop() {
 trap stop EXIT
 "$here/up.sh" "$cluster"
 . "$cluster/env.sh"
-cargo test --locked -p qlaunch-tests --test cluster -- --ignored --test-threads=1 "$@"
+cargo test --locked --workspace --test cluster -- --ignored --test-threads=1 "$@"

@@ -24,5 +24,5 @@ trap stop EXIT
 "$here/up.sh" "$state"
 . "$state/env.sh"
 # A real cron, with a clock of its own.
-[ $# -gt 0 ] || cargo test --locked -p qlaunch --test schedule -- --ignored
-cargo test --locked -p qlaunch-tests --test docker -- --ignored --test-threads=1 "$@"
+[ $# -gt 0 ] || cargo test --locked --workspace --test schedule -- --ignored
+cargo test --locked --workspace --test docker -- --ignored --test-threads=1 "$@"
