@@ -193,9 +193,10 @@ impl Project {
 
     /// The run's folder, once there is one.
     pub fn run_folder(&self) -> Option<PathBuf> {
-        let mut entries = fs::read_dir(self.path("runs")).ok()?.flatten();
-        entries
-            .find(|entry| entry.file_name().to_string_lossy().starts_with("cluster-test-"))
+        let entries = fs::read_dir(self.path("runs")).ok()?.flatten();
+        let runs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("cluster-test-"));
+        // Another one is what the same sweep makes on this machine, submitted later.
+        runs.min_by_key(|entry| entry.metadata().and_then(|found| found.created()).ok())
             .map(|entry| entry.path())
     }
 
