@@ -183,6 +183,16 @@ impl Default for Gptq {
 }
 
 impl Calibration {
+    /// Whether layers are calibrated behind quantized ones.
+    pub fn is_behind_quantized(&self) -> bool {
+        self.steps.iter().any(|step| step.quantized_predecessors)
+    }
+
+    /// Share of the experts that every token is to be shown to, where a step says so.
+    pub fn experts_ratio(&self) -> Option<f64> {
+        self.steps.iter().find_map(|step| step.experts_ratio)
+    }
+
     /// Understands `algorithm` of a recipe: a name, a mapping with `method`, a list of either, or null.
     ///
     /// # Errors

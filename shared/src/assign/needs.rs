@@ -72,6 +72,11 @@ impl Needs {
         }
     }
 
+    /// Whether the sums are large matrices.
+    pub const fn is_large(self) -> bool {
+        self.gram || self.rounded_gram || self.block_grams.is_some()
+    }
+
     /// What both need.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::ModuleTensors;
-use crate::model::{Model, ModuleRole};
+use crate::model::{Model, Module, ModuleRole};
 
 /// A part of a checkpoint that is made, kept and shared as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,9 +17,13 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// The piece that the tensors of a module are of.
+    /// The piece that tensors are of.
     pub fn of(own: &ModuleTensors, model: &Model) -> Self {
-        let Some(module) = own.module.map(|module| &model.modules[module]) else { return Self::First };
+        own.module.map_or(Self::First, |module| Self::of_module(&model.modules[module]))
+    }
+
+    /// The piece that a module is of.
+    pub const fn of_module(module: &Module) -> Self {
         match (module.layer, module.role) {
             (Some(layer), _) => Self::Layer(layer),
             (None, ModuleRole::Embedding { .. }) => Self::First,

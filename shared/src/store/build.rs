@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Origin, Step};
-use crate::assign::{Amax, Assignment, LinearNumerics, ModuleTensors, Needs, Piece, Resolved};
+use crate::assign::{Amax, Assignment, LinearNumerics, Needs, Piece, Resolved};
 use crate::digest::sha256;
 use crate::model::{Model, ModuleRole, Part};
 use crate::protocol::{NumericPath, SilentExperts};
@@ -159,7 +159,7 @@ pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceK
         Piece::Layer(_) => sources.get(&piece).map_or("", String::as_str),
         Piece::First | Piece::Last => sources.get(&Piece::First).map_or("", String::as_str),
     };
-    let behind_quantized = assignment.calibration.steps.iter().any(|step| step.quantized_predecessors);
+    let behind_quantized = assignment.calibration.is_behind_quantized();
     let mut states = first_states(ground, of_source(Piece::First))?;
     let mut all = Vec::new();
     for (group, piece) in Piece::all(ground.model.config.layers).enumerate() {
@@ -245,9 +245,7 @@ fn linears_of<'a>(
     model: &'a Model,
     piece: Piece,
 ) -> impl Iterator<Item = &'a LinearNumerics> + Clone {
-    assignment.linears.iter().filter(move |linear| {
-        Piece::of(&ModuleTensors { module: Some(linear.module), tensors: Vec::new() }, model) == piece
-    })
+    assignment.linears.iter().filter(move |linear| Piece::of_module(&model.modules[linear.module]) == piece)
 }
 
 /// All linears at a site.
@@ -265,7 +263,7 @@ fn statistics_origin(
     observation: &Observation,
     [states, source]: [&str; 2],
 ) -> Result<Origin> {
-    let ratio = assignment.calibration.steps.iter().find_map(|step| step.experts_ratio);
+    let ratio = assignment.calibration.experts_ratio();
     let numerics = match observation.aspect {
         Aspect::RoundedGram => {
             let inputs = observation.modules.iter().filter_map(|&module| {

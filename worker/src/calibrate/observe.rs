@@ -108,6 +108,11 @@ impl Observer {
         self.widening = widening;
     }
 
+    /// Whether it keeps large matrices.
+    pub fn keeps_large_sums(&self) -> bool {
+        self.wanted.inputs.values().any(|needs| needs.is_large())
+    }
+
     /// What is collected of the input of a linear.
     pub fn needs(&self, module: usize) -> Needs {
         self.wanted.inputs.get(&module).copied().unwrap_or_default()

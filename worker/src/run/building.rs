@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Assignment, ModuleTensors, Needs, Piece};
+use qlaunch_shared::assign::{Assignment, Piece};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{Level, NumericPath, SilentExperts};
 
 use super::forward::Watcher;
 use super::kept::Kept;
-use super::looks::{Look, behind_quantized, known_beforehand, known_of_layer, linears_of, served, waits};
+use super::looks::{Look, known_beforehand, known_of_layer, linears_of, served, waits};
 use super::output::Output;
 use crate::calibrate::Observer;
 use crate::evaluate::{ServedNumerics, Simulator};
@@ -57,16 +57,15 @@ impl<'a> Building<'a> {
     /// How often each batch goes through a layer.
     pub(super) fn passes(&self) -> usize {
         let waits = self.assignment.linears.iter().any(|linear| waits(self.assignment, linear.module));
-        1 + usize::from(waits) + usize::from(behind_quantized(self.assignment))
+        1 + usize::from(waits) + usize::from(self.assignment.calibration.is_behind_quantized())
     }
 
     /// How batches may go through the layers of one of several ranks.
     pub(super) fn streaming(&self) -> Streaming {
-        if behind_quantized(self.assignment) {
+        if self.assignment.calibration.is_behind_quantized() {
             return Streaming::LayerByLayer;
         }
-        let is_large = |needs: Needs| needs.gram || needs.rounded_gram || needs.block_grams.is_some();
-        match self.assignment.linears.iter().any(|linear| is_large(self.observer.needs(linear.module))) {
+        match self.observer.keeps_large_sums() {
             true => Streaming::AheadThenLayerByLayer,
             false => Streaming::InGroups,
         }
@@ -79,7 +78,7 @@ impl<'a> Building<'a> {
 
     /// Share of the experts that every token is to be shown to.
     pub(super) fn experts_ratio(&self) -> Option<f64> {
-        self.assignment.calibration.steps.iter().find_map(|step| step.experts_ratio)
+        self.assignment.calibration.experts_ratio()
     }
 
     /// What was made, and where it went.
@@ -151,7 +150,7 @@ impl<'a> Building<'a> {
         self.output.load(piece, &mut self.observer.statistics)?;
         self.output.save(piece, &self.observer.statistics)?;
         let model = self.model;
-        let is_own = |module: usize| piece_of(module, model) == piece;
+        let is_own = |module: usize| Piece::of_module(&model.modules[module]) == piece;
         self.observer.statistics.restrict(self.assignment, is_own);
         if let Some(layer) = piece.layer() {
             let known = (self.assignment, self.model);
@@ -162,7 +161,7 @@ impl<'a> Building<'a> {
 
     fn forget(&mut self, piece: Piece) {
         let model = self.model;
-        self.observer.statistics.forget(|module| piece_of(module, model) == piece);
+        self.observer.statistics.forget(|module| Piece::of_module(&model.modules[module]) == piece);
     }
 
     fn waits(&self, layer: Option<usize>) -> bool {
@@ -172,7 +171,8 @@ impl<'a> Building<'a> {
     /// Whether a third look is worth its time: something of the layer is quantized.
     fn goes_behind(&self, layer: usize) -> bool {
         let linears = linears_of(self.assignment, self.model, Some(layer));
-        behind_quantized(self.assignment) && (linears.count() > 0 || self.assignment.cache(layer).is_some())
+        self.assignment.calibration.is_behind_quantized()
+            && (linears.count() > 0 || self.assignment.cache(layer).is_some())
     }
 
     /// Quantizes and writes a layer; the next one is seen for the first time, or this one behind its quantizers.
@@ -200,11 +200,6 @@ impl<'a> Building<'a> {
         self.forget(piece);
         Ok(turn)
     }
-}
-
-/// The piece that a module is of.
-fn piece_of(module: usize, model: &Model) -> Piece {
-    Piece::of(&ModuleTensors { module: Some(module), tensors: Vec::new() }, model)
 }
 
 /// Shows the observer what the quantizers of some readers leave of an activation.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Assignment, Needs, Piece, Resolved, resolve_with};
+use qlaunch_shared::assign::{Assignment, Piece, Resolved, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, Quantize, TokenSource};
 use qlaunch_shared::store::{Aspect, Ground, Key, Observation, Origin, build_keys};
@@ -14,7 +14,6 @@ use super::data;
 use super::digests::digests;
 use super::forward::{Forward, forward};
 use super::kept::{Kept, save_observation, wanted};
-use super::looks::behind_quantized;
 use super::quantization::{Means, aims};
 use crate::calibrate::{Observer, Wanted};
 use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
@@ -40,8 +39,9 @@ pub(super) fn collect<B: Backend>(
     let mut resolved: Vec<(&TokenSource, &Quantize, Resolved)> = Vec::new();
     for candidate in candidates {
         let found = resolve_with(model, Some(&candidate.recipe), aims(candidate, Some(store)))?;
-        let is_shared =
-            |assignment: &Assignment| assignment.needs_calibration() && !behind_quantized(assignment);
+        let is_shared = |assignment: &Assignment| {
+            assignment.needs_calibration() && !assignment.calibration.is_behind_quantized()
+        };
         if let (Some(source), true) =
             (&candidate.calibration, found.assignment.as_ref().is_some_and(is_shared))
         {
@@ -105,7 +105,7 @@ pub(super) fn collect<B: Backend>(
 }
 
 fn ratio_of(resolved: &Resolved) -> Option<f64> {
-    resolved.assignment.as_ref()?.calibration.steps.iter().find_map(|step| step.experts_ratio)
+    resolved.assignment.as_ref()?.calibration.experts_ratio()
 }
 
 /// The tap that observes for several candidates.
@@ -113,7 +113,6 @@ pub(super) struct Collector<'a> {
     store: &'a Store,
     model: &'a Model,
     observer: Observer,
-    wanted: Wanted,
     /// What is kept of each piece.
     unseen: BTreeMap<Piece, Vec<(Observation, Origin)>>,
     /// The first candidate, whose hidden states are those of all.
@@ -141,14 +140,13 @@ impl<'a> Collector<'a> {
         for (piece, observation, origin) in unseen.into_values() {
             by_piece.entry(piece).or_default().push((observation, origin));
         }
-        let observer = Observer::new(total.clone(), model);
+        let observer = Observer::new(total, model);
         let lead = all.into_iter().next();
-        Self { store, model, observer, wanted: total, unseen: by_piece, lead, samples: None }
+        Self { store, model, observer, unseen: by_piece, lead, samples: None }
     }
 
     fn streaming(&self) -> Streaming {
-        let is_large = |needs: &Needs| needs.gram || needs.rounded_gram || needs.block_grams.is_some();
-        match self.wanted.inputs.values().any(is_large) {
+        match self.observer.keeps_large_sums() {
             true => Streaming::AheadThenLayerByLayer,
             false => Streaming::InGroups,
         }

@@ -12,7 +12,6 @@ use qlaunch_shared::{Error, Result};
 
 use super::begin::range_of;
 use super::hidden;
-use super::looks::behind_quantized;
 use super::quantization::own_pieces;
 use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
 use crate::export::{Finished, Production, Report};
@@ -65,7 +64,7 @@ impl<'a> Kept<'a> {
                 own.unseen.extend(unseen_of(store, keys, say)?);
             }
         }
-        if resolved.assignment.as_ref().is_some_and(behind_quantized) {
+        if resolved.assignment.as_ref().is_some_and(|own| own.calibration.is_behind_quantized()) {
             own.pass_again(stage, say)?;
         }
         Ok(own)

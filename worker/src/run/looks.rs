@@ -30,11 +30,6 @@ pub(super) fn waits(assignment: &Assignment, module: usize) -> bool {
     calibrated && Needs::of(&assignment.calibration, linear).rounded_gram
 }
 
-/// Whether layers are calibrated behind quantized ones.
-pub(super) fn behind_quantized(assignment: &Assignment) -> bool {
-    assignment.calibration.steps.iter().any(|step| step.quantized_predecessors)
-}
-
 /// The quantized linears of a layer, or with `None` those that stand outside of layers.
 pub(super) fn linears_of<'a>(
     assignment: &'a Assignment,
