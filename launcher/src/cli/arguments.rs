@@ -14,6 +14,7 @@ use super::plan::PlanArgs;
 use super::portfolio::PortfolioArgs;
 use super::quantize::QuantizeArgs;
 use super::recipe::RecipeArgs;
+use super::reproduce::ReproduceArgs;
 use super::schedule::ScheduleArgs;
 use super::status::StatusArgs;
 use super::store::StoreArgs;
@@ -82,6 +83,8 @@ pub enum Command {
     Store(StoreArgs),
     /// Check that a checkpoint is what was made.
     Verify(VerifyArgs),
+    /// Make pieces of a checkpoint again, and compare.
+    Reproduce(ReproduceArgs),
     /// Tell what a recipe will do to a model, from headers alone.
     Plan(PlanArgs),
     /// Make one quantized checkpoint.

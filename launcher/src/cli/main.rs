@@ -7,8 +7,8 @@ use qlaunch_shared::{Error, Result};
 
 use super::arguments::{Arguments, Command, Format};
 use super::{
-    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, schedule, status, store,
-    submit, verify, watch,
+    cancel, cluster, doctor, eval, fetch, logs, plan, portfolio, quantize, recipe, reproduce, schedule,
+    status, store, submit, verify, watch,
 };
 use crate::config::Surroundings;
 use crate::ui::{Screen, error};
@@ -53,6 +53,7 @@ fn run(command: Command, context: &mut Context) -> Result<u8> {
         Command::Portfolio(args) => portfolio::run(args, context),
         Command::Store(args) => store::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
+        Command::Reproduce(args) => reproduce::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),

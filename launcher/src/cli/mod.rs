@@ -17,6 +17,7 @@ mod plan;
 mod portfolio;
 mod quantize;
 mod recipe;
+mod reproduce;
 mod runs;
 mod schedule;
 mod schedule_run;

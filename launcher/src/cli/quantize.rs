@@ -142,6 +142,7 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
             }),
             calibrate: Vec::new(),
             store: args.store.as_ref().map(|store| context.around.project.join(store)),
+            reproduce: None,
             evaluate: None,
             resources: Resources { threads, numeric_path, ranks: profile.ranks },
         },

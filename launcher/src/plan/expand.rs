@@ -182,6 +182,7 @@ fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Resul
         quantize,
         calibrate: Vec::new(),
         store: None,
+        reproduce: None,
         evaluate,
         resources: Resources {
             threads: resources.threads.or(from.threads),

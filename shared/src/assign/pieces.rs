@@ -1,12 +1,17 @@
 //! Pieces of a checkpoint: a file or a few each, so that checkpoints which have a piece in common can share its files.
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use super::ModuleTensors;
 use crate::model::{Model, Module, ModuleRole};
+use crate::{Error, Result};
 
-/// A part of a checkpoint that is made, kept and shared as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A part of a checkpoint that is made, kept and shared as one; files spell it `embedding`, `layer 3` or `output head`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Piece {
     /// The embedding, and tensors that no module owns.
     First,
@@ -62,9 +67,47 @@ impl fmt::Display for Piece {
     }
 }
 
+impl FromStr for Piece {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "embedding" => Ok(Self::First),
+            "output head" => Ok(Self::Last),
+            _ => text
+                .strip_prefix("layer ")
+                .and_then(|layer| layer.parse().ok())
+                .map(Self::Layer)
+                .ok_or_else(|| Error::input(format!("`{text}` is no piece of a checkpoint"))),
+        }
+    }
+}
+
+impl TryFrom<String> for Piece {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Piece> for String {
+    fn from(piece: Piece) -> Self {
+        piece.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_of_a_piece_is_read_again() {
+        for piece in Piece::all(3) {
+            assert_eq!(piece.to_string().parse::<Piece>().unwrap(), piece);
+        }
+        assert!("layer".parse::<Piece>().is_err() && "layer x".parse::<Piece>().is_err());
+    }
 
     #[test]
     fn source_tensors_are_of_the_layer_that_their_name_says() {

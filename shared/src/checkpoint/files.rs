@@ -66,7 +66,7 @@ impl CheckpointFiles {
     ///
     /// # Errors
     /// A tensor stands in two of them.
-    pub(crate) fn from_headers(folder: &Path, headers: Vec<Header>) -> Result<Self> {
+    pub fn from_headers(folder: &Path, headers: Vec<Header>) -> Result<Self> {
         let mut places = HashMap::new();
         for (f, header) in headers.iter().enumerate() {
             for (t, tensor) in header.tensors.iter().enumerate() {

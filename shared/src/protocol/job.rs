@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::assign::MixedGroups;
+use crate::assign::{MixedGroups, Piece};
 use crate::recipe::Recipe;
 
 /// One job of a run: produce, audit and evaluate one candidate, or evaluate a model as it is.
@@ -27,6 +27,9 @@ pub struct JobSpec {
     /// Folder of the store; absent where nothing is kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store: Option<PathBuf>,
+    /// Pieces of a checkpoint to make again and to hold against what it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reproduce: Option<Reproduce>,
     /// How to measure it; absent where only a checkpoint is wanted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evaluate: Option<Evaluate>,
@@ -54,6 +57,20 @@ pub struct Quantize {
     pub out: Option<PathBuf>,
     /// Largest size of one safetensors file in bytes; one tensor more than fits starts the next file.
     pub shard_bytes: u64,
+}
+
+/// The making of a checkpoint's pieces again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reproduce {
+    /// Folder of the checkpoint, which is only read.
+    pub checkpoint: PathBuf,
+    /// How it was made.
+    pub made: Quantize,
+    /// Digest of the tokens that it was calibrated on; other ones are refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens_sha256: Option<String>,
+    /// What of it is made again.
+    pub pieces: Vec<Piece>,
 }
 
 /// What stands in for the statistics of routed experts that saw no token in calibration.

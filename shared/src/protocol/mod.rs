@@ -7,10 +7,12 @@ mod outcome;
 
 pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
-pub use job::{Evaluate, JobSpec, NumericPath, Quantize, Reference, Resources, SilentExperts, TokenSource};
+pub use job::{
+    Evaluate, JobSpec, NumericPath, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource,
+};
 pub use outcome::{
-    CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, RankSummary, Status, Verdict,
-    VerdictKind,
+    CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, RankSummary, Reproduced, Status,
+    Verdict, VerdictKind,
 };
 
 /// Version of every file of the protocol; bumped when a field changes its meaning.

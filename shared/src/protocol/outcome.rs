@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NumericPath, Phase};
 use crate::Error;
-use crate::assign::Totals;
+use crate::assign::{Piece, Totals};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Outcome {
     /// What was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evaluation: Option<Evaluation>,
+    /// Pieces of a checkpoint that were made again.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub reproduced: Vec<Reproduced>,
     /// How long each phase took.
     #[serde(default)]
     pub phases: Vec<PhaseTime>,
@@ -55,6 +58,19 @@ pub struct Outcome {
     /// What each rank took, where several shared the work to its end.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub ranks: Vec<RankSummary>,
+}
+
+/// A piece of a checkpoint that was made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reproduced {
+    /// Which.
+    pub piece: Piece,
+    /// Tensors that it has.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Names of tensors that the checkpoint has with other bytes, another type or shape, lacks, or has beyond those.
+    pub differing: Vec<String>,
 }
 
 /// What one rank of a job took.

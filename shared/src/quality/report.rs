@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Experts, Identity, Licence, ModuleQuality};
-use crate::assign::Totals;
+use crate::assign::{MixedGroups, Totals};
 use crate::audit::engines::EngineVerdict;
-use crate::protocol::{CalibrationSummary, Evaluation, NumericPath};
+use crate::protocol::{CalibrationSummary, Evaluation, NumericPath, SilentExperts};
 use crate::recipe::Recipe;
 
 /// Version of the file; bumped when a field changes its meaning. `tests/golden/quality/` holds one of each.
@@ -47,6 +47,12 @@ pub struct Quality {
 pub struct Recorded {
     /// The recipe, resolved.
     pub recipe: Recipe,
+    /// What became of fused groups that the recipe gives mixed numerics.
+    #[serde(skip_serializing_if = "MixedGroups::is_default", default)]
+    pub mixed_groups: MixedGroups,
+    /// What stood in for the statistics of experts that saw no token.
+    #[serde(skip_serializing_if = "SilentExperts::is_default", default)]
+    pub silent_experts: SilentExperts,
     /// Hash that names the assignment.
     pub assignment: String,
     /// The source model.

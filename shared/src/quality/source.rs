@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -24,6 +25,9 @@ const SAMPLES: u64 = 3;
 pub struct Identity {
     /// Name of its folder.
     pub name: String,
+    /// The folder itself, on the machine that made the checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub folder: Option<PathBuf>,
     /// SHA-256 of what `digest_of` says.
     pub sha256: String,
     /// What was digested.
@@ -44,9 +48,10 @@ pub fn identity(model: &Model) -> Result<Identity> {
         digest.update(header.file_length.to_le_bytes());
         add_file(header, whole, &mut digest)?;
     }
-    let name = model.folder.canonicalize().unwrap_or_else(|_| model.folder.clone());
+    let folder = model.folder.canonicalize().unwrap_or_else(|_| model.folder.clone());
     Ok(Identity {
-        name: name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        folder: Some(folder),
         sha256: hex(digest.finalize()),
         digest_of: if whole {
             "names, types, shapes and data of all tensors".to_owned()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Key, StoredFile};
+use crate::assign::Piece;
 use crate::digest::sha256_of_file;
 use crate::{Error, Result};
 
@@ -26,8 +27,8 @@ pub struct Assembly {
 /// A piece of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssembledPiece {
-    /// Which: `embedding`, `layer 3`, `output head`.
-    pub piece: String,
+    /// Which.
+    pub piece: Piece,
     /// Its key in the store.
     pub key: Key,
     /// Its files, by their names in the checkpoint.
@@ -38,7 +39,7 @@ pub struct AssembledPiece {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// The piece.
-    pub piece: String,
+    pub piece: Piece,
     /// The file.
     pub file: PathBuf,
     /// What is wrong with it.
@@ -90,7 +91,7 @@ impl Assembly {
                     Err(error) => Some(error.message),
                 };
                 progress(file.bytes);
-                damages.extend(why.map(|why| Damage { piece: piece.piece.clone(), file: path, why }));
+                damages.extend(why.map(|why| Damage { piece: piece.piece, file: path, why }));
             }
         }
         damages
@@ -124,7 +125,7 @@ mod tests {
             StoredFile { name: name.to_owned(), bytes: content.len() as u64, sha256: sha256(content) }
         };
         let files = vec![stored("a", "abc"), stored("b", "abcd"), stored("c", "x"), stored("d", "whole")];
-        let piece = AssembledPiece { piece: "layer 0".to_owned(), key: sha256("k").parse().unwrap(), files };
+        let piece = AssembledPiece { piece: Piece::Layer(0), key: sha256("k").parse().unwrap(), files };
         let assembly = Assembly::new(vec![piece]);
         let mut read = 0;
         assert!(assembly.damages(work.path(), &mut |bytes| read += bytes).is_empty());

@@ -56,6 +56,7 @@ fn outcome(name: &str, bytes: u64, perplexity: f64) -> Outcome {
             kl_mean: Some(0.01),
             reference_perplexity: None,
         }),
+        reproduced: Vec::new(),
         phases: Vec::new(),
         numeric_path: None,
         threads: 1,

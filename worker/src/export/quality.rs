@@ -9,12 +9,11 @@ use qlaunch_shared::assign::{LinearNumerics, Resolved};
 use qlaunch_shared::audit::Subject;
 use qlaunch_shared::audit::engines::{Offered, engines};
 use qlaunch_shared::model::Model;
-use qlaunch_shared::protocol::{CalibrationSummary, NumericPath};
+use qlaunch_shared::protocol::{CalibrationSummary, NumericPath, Quantize};
 use qlaunch_shared::quality::{
     CARD, Experts, FILE, Licence, Measured, ModuleQuality, Quality, Recorded, SOURCE_CARD, Tool, VERSION,
     card, identity,
 };
-use qlaunch_shared::recipe::Recipe;
 use qlaunch_shared::{Error, Result};
 
 use crate::quantize::{Errors, Remark};
@@ -37,8 +36,8 @@ pub struct Making<'a> {
     pub model: &'a Model,
     /// What was planned.
     pub resolved: &'a Resolved,
-    /// The recipe.
-    pub recipe: &'a Recipe,
+    /// What was asked for.
+    pub step: &'a Quantize,
     /// What was calibrated on.
     pub calibration: Option<&'a CalibrationSummary>,
     /// The instruction set in use.
@@ -55,7 +54,9 @@ pub fn write_quality(making: &Making<'_>, learnt: &Learnt, checkpoint: &Path) ->
     let quality = Quality {
         version: VERSION,
         recorded: Recorded {
-            recipe: making.recipe.clone(),
+            recipe: making.step.recipe.clone(),
+            mixed_groups: making.step.mixed_groups,
+            silent_experts: making.step.silent_experts,
             assignment: making.resolved.plan.assignment.clone(),
             source: identity(making.model)?,
             licence: Licence::of(making.model),

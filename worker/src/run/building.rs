@@ -76,6 +76,11 @@ impl<'a> Building<'a> {
         self.output.is_missing(piece)
     }
 
+    /// Whether pieces are kept one by one, for another attempt to go on from.
+    pub(super) const fn keeps_pieces(&self) -> bool {
+        self.output.kept().is_some()
+    }
+
     /// Share of the experts that every token is to be shown to.
     pub(super) fn experts_ratio(&self) -> Option<f64> {
         self.assignment.calibration.experts_ratio()

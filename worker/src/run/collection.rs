@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Assignment, Piece, Resolved, resolve_with};
+use qlaunch_shared::assign::{Assignment, Grouping, Piece, Resolved, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, Quantize, TokenSource};
 use qlaunch_shared::store::{Aspect, Ground, Key, Observation, Origin, build_keys};
@@ -38,7 +38,7 @@ pub(super) fn collect<B: Backend>(
     let stage = Stage::of(means.comm, model, false)?;
     let mut resolved: Vec<(&TokenSource, &Quantize, Resolved)> = Vec::new();
     for candidate in candidates {
-        let found = resolve_with(model, Some(&candidate.recipe), aims(candidate, Some(store)))?;
+        let found = resolve_with(model, Some(&candidate.recipe), aims(candidate, Grouping::ByPiece))?;
         let is_shared = |assignment: &Assignment| {
             assignment.needs_calibration() && !assignment.calibration.is_behind_quantized()
         };

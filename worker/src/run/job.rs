@@ -10,6 +10,7 @@ use qlaunch_shared::protocol::{
 use qlaunch_shared::quality::Measured;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
+use super::again::reproduce;
 use super::collection::collect;
 use super::evaluation::evaluate;
 use super::place::{Flags, place, slurm_variables};
@@ -48,6 +49,7 @@ pub fn run(spec: &Path, attempt: &Path, flags: &Flags) -> Result<()> {
         gates: Vec::new(),
         quality: None,
         evaluation: None,
+        reproduced: Vec::new(),
         phases: Vec::new(),
         numeric_path: None,
         threads: 0,
@@ -178,6 +180,10 @@ fn work(
         let model = Model::open(&spec.model)?;
         let means = Means { comm, store: Some(store) };
         outcome.calibration = collect(backend, (&model, means, store), &spec.calibrate, reporter)?;
+    }
+    if let Some(step) = &spec.reproduce {
+        let model = Model::open(&spec.model)?;
+        outcome.reproduced = reproduce(backend, (&model, comm), step, (attempt, reporter))?;
     }
     if let Some(step) = &spec.quantize {
         let model = Model::open(&spec.model)?;

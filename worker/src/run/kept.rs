@@ -244,7 +244,7 @@ impl<'a> Kept<'a> {
             let path = folder.file(&key, REPORT);
             let report = std::fs::read(&path).map_err(|error| Error::io("read the store", &path, &error))?;
             Report::decode(&report)?.add_to(&mut production.learnt);
-            pieces.push(AssembledPiece { piece: keys.piece.to_string(), key, files });
+            pieces.push(AssembledPiece { piece: keys.piece, key, files });
         }
         let text = serde_json::to_string_pretty(&Assembly::new(pieces))
             .map_err(|error| Error::bug(format!("cannot spell what was put together: {error}")))?;

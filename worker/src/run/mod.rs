@@ -1,5 +1,6 @@
 //! One job, from its spec to its outcome.
 
+mod again;
 mod begin;
 mod building;
 mod collection;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use qlaunch_shared::Result;
 use qlaunch_shared::assign::{Assignment, Piece};
+use qlaunch_shared::{Error, Result};
 
+use super::again::Again;
 use super::kept::Kept;
 use crate::calibrate::{Statistics, Wanted};
 use crate::comm::{Communicator, Tag};
@@ -27,6 +28,8 @@ pub(super) enum Output<'a> {
     },
     /// Into the store.
     Store(Kept<'a>),
+    /// Nowhere: held against a checkpoint's.
+    Again(Again<'a>),
 }
 
 impl<'a> Output<'a> {
@@ -48,13 +51,17 @@ impl<'a> Output<'a> {
 
     /// Pieces whose inputs are to be observed; none stands for all.
     pub(super) fn unseen(&self) -> Option<Vec<Piece>> {
-        self.kept().map(|kept| kept.unseen().collect())
+        match self {
+            Self::Folder { .. } => None,
+            Self::Store(kept) => Some(kept.unseen().collect()),
+            Self::Again(again) => Some(again.missing().iter().copied().collect()),
+        }
     }
 
     /// The store, where pieces go there.
     pub(super) const fn kept(&self) -> Option<&Kept<'a>> {
         match self {
-            Self::Folder { .. } => None,
+            Self::Folder { .. } | Self::Again(_) => None,
             Self::Store(kept) => Some(kept),
         }
     }
@@ -64,6 +71,7 @@ impl<'a> Output<'a> {
         match self {
             Self::Folder { .. } => Wanted::of(assignment),
             Self::Store(kept) => kept.wanted(assignment),
+            Self::Again(again) => again.wanted(assignment),
         }
     }
 
@@ -72,6 +80,7 @@ impl<'a> Output<'a> {
         match self {
             Self::Folder { made, .. } => !made.contains(&piece),
             Self::Store(kept) => kept.missing().contains(&piece),
+            Self::Again(again) => again.missing().contains(&piece),
         }
     }
 
@@ -86,7 +95,7 @@ impl<'a> Output<'a> {
     /// Keeps what was observed of a piece's inputs.
     pub(super) fn save(&mut self, piece: Piece, statistics: &Statistics) -> Result<()> {
         match self {
-            Self::Folder { .. } => Ok(()),
+            Self::Folder { .. } | Self::Again(_) => Ok(()),
             Self::Store(kept) => kept.save(piece, statistics),
         }
     }
@@ -99,7 +108,7 @@ impl<'a> Output<'a> {
         passed: (&Samples, &[B::Tensor]),
     ) -> Result<()> {
         match self {
-            Self::Folder { .. } => Ok(()),
+            Self::Folder { .. } | Self::Again(_) => Ok(()),
             Self::Store(kept) => kept.pass(backend, layer, passed),
         }
     }
@@ -112,7 +121,7 @@ impl<'a> Output<'a> {
         say: &mut dyn FnMut(String),
     ) -> Result<Option<Option<Claim>>> {
         match self {
-            Self::Folder { .. } => Ok(Some(None)),
+            Self::Folder { .. } | Self::Again(_) => Ok(Some(None)),
             Self::Store(kept) => Ok(kept.claim(piece, say)?.map(Some)),
         }
     }
@@ -131,6 +140,7 @@ impl<'a> Output<'a> {
                 production.finish(piece, (statistics, writer.shards()), progress)
             }
             Self::Store(kept) => kept.make(production, piece, statistics, progress),
+            Self::Again(again) => again.make(production, piece, statistics, progress),
         }
     }
 
@@ -160,6 +170,7 @@ impl<'a> Output<'a> {
                 production.publish(writer)?;
                 Ok(true)
             }
+            Self::Again(_) => Err(Error::bug("what is only compared is no checkpoint")),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::{Aims, Grouping, ModuleTensors, Piece, Resolved, resolve, resolve_with};
+use qlaunch_shared::assign::{
+    Aims, Assignment, Grouping, ModuleTensors, Piece, Resolved, resolve, resolve_with,
+};
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
@@ -19,12 +21,12 @@ use super::kept::Kept;
 use super::output::Output;
 use crate::comm::Communicator;
 use crate::export::{Making, Production, Sources, write_quality};
-use crate::network::{SourceWeights, Stage};
+use crate::network::{SourceWeights, Stage, Weights};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
-use crate::tokens::Use;
+use crate::tokens::{Samples, Use};
 
 /// What was made.
 pub(super) struct Made {
@@ -52,7 +54,8 @@ pub(super) fn make<B: Backend>(
     out: &Path,
     reporter: &mut Reporter,
 ) -> Result<Option<Made>> {
-    let resolved = resolve_with(model, Some(&step.recipe), aims(step, means.store))?;
+    let grouping = if means.store.is_some() { Grouping::ByPiece } else { Grouping::BySize };
+    let resolved = resolve_with(model, Some(&step.recipe), aims(step, grouping))?;
     for note in &resolved.plan.notes {
         reporter.note(note.level, note.text.as_str());
     }
@@ -63,23 +66,11 @@ pub(super) fn make<B: Backend>(
     let stage = Stage::of(means.comm, model, false)?;
     let mut production = Production::new(Sources { weights: &weights, files: &files, resolved: &resolved })?;
     let numeric_path = backend.numeric_path().parse()?;
-    let samples = match (assignment.needs_calibration(), &step.calibration) {
-        (false, _) => None,
-        (true, Some(source)) => {
-            let samples = data::samples(model, source, Use::Calibration, reporter)?;
-            let summary = data::summary(source, &samples);
-            data::agree(stage.comm, &summary)?;
-            Some((samples, summary, source.batch_size))
-        }
-        (true, None) => {
-            return Err(Error::input(format!("the recipe `{}` needs calibration data", step.recipe.name))
-                .hint("add `--calib FILE`, or `calibration:` to the sweep"));
-        }
-    };
+    let data = CalibrationData::read((model, assignment), step, means.comm, reporter)?;
     let output = match means.store {
         None => Output::folder(&production, out, &stage)?,
         Some(store) => {
-            let tokens = samples.as_ref().map(|(samples, ..)| data::identity(samples));
+            let tokens = data.as_ref().map(|data| data::identity(&data.samples));
             let digests = digests(store, (model, &files), means.comm)?;
             if let (Some(source), Some(tokens), 0) = (&step.calibration, &tokens, means.comm.rank()) {
                 data::note_tokens(store, (source, model), (tokens, numeric_path))?;
@@ -96,56 +87,88 @@ pub(super) fn make<B: Backend>(
             Output::Store(Kept::open(store, (model, &resolved), keys, &stage, &mut say)?)
         }
     };
-    let mut building =
-        Building::new(assignment, model, (production, output), step.silent_experts, numeric_path);
-    let mut calibration = None;
-    if let Some((samples, summary, batch_size)) = &samples {
-        let pass = Forward {
-            weights: &weights,
-            stage: &stage,
-            samples,
-            batch_size: *batch_size,
-            streaming: building.streaming(),
-            passes: building.passes(),
-            experts_ratio: building.experts_ratio(),
-        };
-        forward(backend, pass, &mut building, reporter)?;
-        calibration = Some(summary.clone());
-    }
-    let rest: Vec<Piece> =
-        own_pieces(&stage).into_iter().filter(|&piece| building.is_missing(piece)).collect();
-    let is_rest = |own: &&ModuleTensors| rest.contains(&Piece::of(own, model));
-    let total = resolved.tensors.iter().filter(is_rest).map(ModuleTensors::bytes).sum();
-    reporter.begin(Phase::Quantize, total, Unit::Bytes, None);
-    if means.store.is_some() {
-        reporter.keep_layers();
-        building.complete_all(&rest, reporter, &Reporter::layer_kept)?;
-    } else {
-        building.complete_all(&rest, reporter, &|| Ok(()))?;
-    }
+    let building = Building::new(assignment, model, (production, output), step.silent_experts, numeric_path);
     let output;
-    (production, output) = building.into_parts();
+    (production, output) = build(backend, building, (&weights, &stage, data.as_ref()), &resolved, reporter)?;
+    let calibration = data.as_ref().map(|data| data.summary.clone());
     if !output.publish(&mut production, out, means.comm)? {
         reporter.end();
         return Ok(None);
     }
     reporter.begin(Phase::Audit, GATES.len() as u64, Unit::Steps, None);
     let gates = audit(model, &resolved, out);
-    let making = Making {
-        model,
-        resolved: &resolved,
-        recipe: &step.recipe,
-        calibration: calibration.as_ref(),
-        numeric_path,
-    };
+    let making = Making { model, resolved: &resolved, step, calibration: calibration.as_ref(), numeric_path };
     let quality = write_quality(&making, &production.learnt, out)?;
     reporter.end();
     Ok(Some(Made { checkpoint: summary(&resolved, out), calibration, gates, quality }))
 }
 
-/// What a step aims at: pieces in files of their own where a store shares them.
-pub(super) const fn aims(step: &Quantize, store: Option<&Store>) -> Aims {
-    let grouping = if store.is_some() { Grouping::ByPiece } else { Grouping::BySize };
+/// What a recipe is calibrated on.
+pub(super) struct CalibrationData {
+    pub(super) samples: Samples,
+    pub(super) summary: CalibrationSummary,
+    batch_size: usize,
+}
+
+impl CalibrationData {
+    /// Reads it, where the recipe needs any; all ranks read the same.
+    pub(super) fn read(
+        (model, assignment): (&Model, &Assignment),
+        step: &Quantize,
+        comm: &dyn Communicator,
+        reporter: &mut Reporter,
+    ) -> Result<Option<Self>> {
+        if !assignment.needs_calibration() {
+            return Ok(None);
+        }
+        let source = step.calibration.as_ref().ok_or_else(|| {
+            Error::input(format!("the recipe `{}` needs calibration data", step.recipe.name))
+                .hint("add `--calib FILE`, or `calibration:` to the sweep")
+        })?;
+        let samples = data::samples(model, source, Use::Calibration, reporter)?;
+        let summary = data::summary(source, &samples);
+        data::agree(comm, &summary)?;
+        Ok(Some(Self { samples, summary, batch_size: source.batch_size }))
+    }
+}
+
+/// Makes all pieces of this rank that are missing: layers while data streams through the model, and the rest.
+pub(super) fn build<'a, B: Backend>(
+    backend: &B,
+    mut building: Building<'a>,
+    (weights, stage, data): (&SourceWeights<'_>, &Stage<'_>, Option<&'a CalibrationData>),
+    resolved: &Resolved,
+    reporter: &mut Reporter,
+) -> Result<(Production<'a>, Output<'a>)> {
+    if let Some(data) = data {
+        let pass = Forward {
+            weights,
+            stage,
+            samples: &data.samples,
+            batch_size: data.batch_size,
+            streaming: building.streaming(),
+            passes: building.passes(),
+            experts_ratio: building.experts_ratio(),
+        };
+        forward(backend, pass, &mut building, reporter)?;
+    }
+    let model = weights.model();
+    let rest: Vec<Piece> =
+        own_pieces(stage).into_iter().filter(|&piece| building.is_missing(piece)).collect();
+    let is_rest = |own: &&ModuleTensors| rest.contains(&Piece::of(own, model));
+    let total = resolved.tensors.iter().filter(is_rest).map(ModuleTensors::bytes).sum();
+    reporter.begin(Phase::Quantize, total, Unit::Bytes, None);
+    if building.keeps_pieces() {
+        reporter.keep_layers();
+        building.complete_all(&rest, reporter, &Reporter::layer_kept)?;
+    } else {
+        building.complete_all(&rest, reporter, &|| Ok(()))?;
+    }
+    Ok(building.into_parts())
+}
+
+/// What a step aims at.
+pub(super) const fn aims(step: &Quantize, grouping: Grouping) -> Aims {
     Aims { shard_bytes: step.shard_bytes, grouping, mixed_groups: step.mixed_groups }
 }
 
