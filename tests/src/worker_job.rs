@@ -61,7 +61,8 @@ impl WorkerJob {
         self.changed(|spec| spec["resources"]["numeric_path"] = json!(path))
     }
 
-    fn changed(self, change: impl FnOnce(&mut Value)) -> Self {
+    /// With something else in its spec.
+    pub fn changed(self, change: impl FnOnce(&mut Value)) -> Self {
         let path = self.folder.path().join("spec.json");
         let mut spec = crate::places::read_json(&path);
         change(&mut spec);

@@ -135,9 +135,10 @@ fn a_sweep_of_twelve_calibrates_once_and_a_thirteenth_costs_what_is_new() {
     let run = folder(&portfolio);
     assert_eq!(attempts_with(&run, "calibrate"), 1, "one forward pass for all");
     let store = home.path().join("runs/.store");
-    let before = artifacts(&store).len();
+    let count = |wanted: &str| artifacts(&store).iter().filter(|path| step(path) == wanted).count();
+    let before = (count("layer"), count("evaluation"), artifacts(&store).len());
     // Layers that two candidates have in common are there once: what is only copied, at least.
-    let layers = artifacts(&store).iter().filter(|path| step(path) == "layer").count();
+    let layers = before.0;
     assert!(layers < recipes.len() * 10, "{layers} pieces of {} candidates are distinct", recipes.len());
 
     // Again: nothing is done.
@@ -150,5 +151,6 @@ fn a_sweep_of_twelve_calibrates_once_and_a_thirteenth_costs_what_is_new() {
     let portfolio = submit(home.path(), &candidates).json();
     let run = folder(&portfolio);
     assert_eq!(attempts_with(&run, "calibrate"), 0, "all statistics are there");
-    assert_eq!(artifacts(&store).len(), before + 1, "one layer is made, and nothing else");
+    let after = (count("layer"), count("evaluation"), artifacts(&store).len());
+    assert_eq!(after, (before.0 + 1, before.1 + 1, before.2 + 2), "one layer is made, and measured");
 }

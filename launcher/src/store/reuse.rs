@@ -63,7 +63,7 @@ impl Inventory {
             match manifest.origin.step {
                 Step::Layer => layers.push(*manifest),
                 Step::Statistics => drop(statistics.insert(key.to_string(), *manifest)),
-                Step::Tokens | Step::Hidden | Step::Reference => {}
+                Step::Tokens | Step::Hidden | Step::Reference | Step::Evaluation => {}
             }
         }
         Ok(Self { store, layers, statistics })

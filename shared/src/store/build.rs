@@ -154,13 +154,14 @@ impl Aspect {
 pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceKeys>> {
     let assignment = resolved.assignment.as_ref();
     let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
-    let sources = source_digests(ground)?;
+    let sources = source_digests(ground.model, ground.digests)?;
     let of_source = |piece: Piece| match piece {
         Piece::Layer(_) => sources.get(&piece).map_or("", String::as_str),
         Piece::First | Piece::Last => sources.get(&Piece::First).map_or("", String::as_str),
     };
     let behind_quantized = assignment.calibration.is_behind_quantized();
-    let mut states = first_states(ground, of_source(Piece::First))?;
+    let on = (ground.tokens.unwrap_or("none"), ground.numeric_path);
+    let mut states = first_states(ground.model, of_source(Piece::First), on)?;
     let mut all = Vec::new();
     for (group, piece) in Piece::all(ground.model.config.layers).enumerate() {
         let observed = observations(assignment, ground.model, piece);
@@ -177,7 +178,7 @@ pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceK
         if let Piece::Layer(_) = piece {
             let passed =
                 if behind_quantized { origin.key().to_string() } else { of_source(piece).to_owned() };
-            states = sha256(format!("{states} {passed}"));
+            states = next_states(&states, &passed);
         }
         all.push(PieceKeys { piece, statistics, hidden, origin });
     }
@@ -185,11 +186,14 @@ pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceK
 }
 
 /// One digest for all source tensors of each layer, and under `First` one for all others.
-fn source_digests(ground: &Ground<'_>) -> Result<BTreeMap<Piece, String>> {
+pub(super) fn source_digests(
+    model: &Model,
+    digests: &BTreeMap<String, String>,
+) -> Result<BTreeMap<Piece, String>> {
     let mut texts: BTreeMap<Piece, Vec<String>> = BTreeMap::new();
-    for tensor in ground.model.files.tensors() {
+    for tensor in model.files.tensors() {
         let name = tensor.name.as_str();
-        let digest = ground.digests.get(name);
+        let digest = digests.get(name);
         let digest = digest.ok_or_else(|| Error::bug("a source tensor has no digest").key(name))?;
         let text = format!("{name} {} {:?} {digest}\n", tensor.dtype.name(), tensor.shape);
         texts.entry(Piece::of_source(name)).or_default().push(text);
@@ -202,10 +206,18 @@ fn source_digests(ground: &Ground<'_>) -> Result<BTreeMap<Piece, String>> {
 }
 
 /// What the hidden states before the first layer are made from.
-fn first_states(ground: &Ground<'_>, outside: &str) -> Result<String> {
-    let config = spell(&ground.model.json)?;
-    let (tokens, path) = (ground.tokens.unwrap_or("none"), ground.numeric_path);
+pub(super) fn first_states(
+    model: &Model,
+    outside: &str,
+    (tokens, path): (&str, NumericPath),
+) -> Result<String> {
+    let config = spell(&model.json)?;
     Ok(sha256(format!("{config}\n{outside}\n{tokens}\n{path}")))
+}
+
+/// What the hidden states behind a layer are made from.
+pub(super) fn next_states(states: &str, passed: &str) -> String {
+    sha256(format!("{states} {passed}"))
 }
 
 /// What is observed for a piece. Everything of a site is observed together, whatever the recipe wants of it: so that the

@@ -23,17 +23,25 @@ pub enum Step {
     Layer,
     /// Final hidden states of the unquantized model on evaluation data.
     Reference,
+    /// What was measured of a model or checkpoint.
+    Evaluation,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 5] = [Self::Tokens, Self::Statistics, Self::Hidden, Self::Layer, Self::Reference];
+    pub const ALL: [Self; 6] =
+        [Self::Tokens, Self::Statistics, Self::Hidden, Self::Layer, Self::Reference, Self::Evaluation];
 
     /// The version of the code that takes the step. It is raised by hand when the bytes that the step makes change; a
     /// golden fails when they change without that.
     pub const fn code(self) -> u32 {
         match self {
-            Self::Tokens | Self::Statistics | Self::Hidden | Self::Layer | Self::Reference => 1,
+            Self::Tokens
+            | Self::Statistics
+            | Self::Hidden
+            | Self::Layer
+            | Self::Reference
+            | Self::Evaluation => 1,
         }
     }
 
@@ -45,6 +53,7 @@ impl Step {
             Self::Hidden => "hidden states",
             Self::Layer => "layer",
             Self::Reference => "reference",
+            Self::Evaluation => "evaluation",
         }
     }
 }

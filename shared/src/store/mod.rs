@@ -9,6 +9,7 @@ mod build;
 mod folder;
 mod key;
 mod manifest;
+mod served;
 mod sources;
 mod tokens;
 
@@ -17,5 +18,6 @@ pub use build::{Aspect, Ground, Observation, PieceKeys, Site, build_keys};
 pub use folder::{Condition, StoreFolder};
 pub use key::{Key, Origin, Step};
 pub use manifest::{MANIFEST, Manifest, StoredFile, VERSION};
+pub use served::Served;
 pub use sources::SourceDigests;
 pub use tokens::TokenNote;

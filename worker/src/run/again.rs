@@ -12,7 +12,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::building::Building;
 use super::output::Output;
-use super::quantization::{CalibrationData, aims, build, own_pieces};
+use super::quantization::{CalibrationData, Means, aims, build, own_pieces};
 use crate::calibrate::{Statistics, Wanted};
 use crate::comm::{Communicator, Tag};
 use crate::export::{Finished, Production, Sources};
@@ -120,7 +120,7 @@ pub(super) fn reproduce<B: Backend>(
     let weights = SourceWeights::new(model, &files);
     let stage = Stage::of(comm, model, false)?;
     let production = Production::new(Sources { weights: &weights, files: &files, resolved: &resolved })?;
-    let data = CalibrationData::read((model, assignment), &step.made, comm, reporter)?;
+    let data = CalibrationData::read((model, assignment), &step.made, Means { comm, store: None }, reporter)?;
     let tokens = data.as_ref().map(|data| &data.summary);
     if let (Some(known), Some(read)) = (&step.tokens_sha256, tokens)
         && *known != read.tokens_sha256

@@ -62,7 +62,7 @@ pub(super) fn collect<B: Backend>(
         };
         let (group, others): (Vec<_>, Vec<_>) = resolved.into_iter().partition(is_same);
         resolved = others;
-        let samples = data::samples(model, &source, Use::Calibration, reporter)?;
+        let samples = data::samples((model, Some(store)), &source, Use::Calibration, reporter)?;
         let told = data::summary(&source, &samples);
         data::agree(stage.comm, &told)?;
         summary = Some(told);
@@ -98,7 +98,7 @@ pub(super) fn collect<B: Backend>(
         };
         forward(backend, pass, &mut collector, reporter)?;
         if let Some(lead) = &collector.lead {
-            lead.forget_states();
+            lead.trail.forget();
         }
     }
     Ok(summary)
@@ -229,7 +229,7 @@ impl<B: Backend> Tap<B> for Collector<'_> {
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
         match (&mut self.lead, self.samples) {
-            (Some(lead), Some(samples)) => lead.pass(backend, layer, (samples, hidden)),
+            (Some(lead), Some(samples)) => lead.trail.pass(backend, layer, (samples, hidden)),
             _ => Ok(()),
         }
     }

@@ -2,24 +2,37 @@
 
 use std::path::Path;
 
+use qlaunch_shared::digest::sha256_of_file;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, NumericPath, TokenSource};
-use qlaunch_shared::store::TokenNote;
+use qlaunch_shared::store::{Origin, Step, TokenNote};
 use qlaunch_shared::{Error, Result};
 
 use crate::comm::Communicator;
 use crate::report::Reporter;
 use crate::store::{Store, unique};
-use crate::tokens::{Samples, Use, read_samples};
+use crate::tokens::{Samples, Use, check, is_text, read_samples};
 
-/// Reads samples for a model and tells a person what may surprise them.
+/// File of an artifact of tokens.
+const TOKENS: &str = "tokens.bin";
+/// Files of a model that decide what its tokenizer makes of a text.
+const TOKENIZER: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+
+/// Reads samples for a model and tells a person what may surprise them. A text that was tokenized before is taken from the
+/// store.
+///
+/// # Errors
+/// As [`read_samples`], or the store cannot be written.
 pub(super) fn samples(
-    model: &Model,
+    (model, store): (&Model, Option<&Store>),
     source: &TokenSource,
     reading: Use,
     reporter: &mut Reporter,
 ) -> Result<Samples> {
-    let samples = read_samples(source, reading, &model.folder, model.config.vocabulary)?;
+    let samples = match store.filter(|_| is_text(source)) {
+        Some(store) => tokenized((model, store), source, reading, reporter)?,
+        None => read_samples(source, reading, &model.folder, model.config.vocabulary)?,
+    };
     if samples.skipped > 0 {
         let message = format!(
             "{} texts of `{}` are shorter than a sample and were left out",
@@ -36,6 +49,48 @@ pub(super) fn samples(
         reporter.note(Level::Warning, message);
     }
     Ok(samples)
+}
+
+/// Samples of a text by way of the store.
+fn tokenized(
+    (model, store): (&Model, &Store),
+    source: &TokenSource,
+    reading: Use,
+    reporter: &mut Reporter,
+) -> Result<Samples> {
+    let mut inputs = vec![
+        ("data", sha256_of_file(&source.data)?.0),
+        ("cut", format!("{reading:?} {:?} {:?} {}", source.samples, source.seq_len, source.seed)),
+    ];
+    for file in TOKENIZER {
+        if let Ok((digest, _)) = sha256_of_file(&model.folder.join(file)) {
+            inputs.push((file, digest));
+        }
+    }
+    let origin = Origin::new(Step::Tokens, inputs);
+    if let Some(found) = store.get(&origin, &mut |text| reporter.note(Level::Warning, text))? {
+        let samples = decode(&found.read(TOKENS)?)?;
+        check(&samples, source, model.config.vocabulary)?;
+        return Ok(samples);
+    }
+    let samples = read_samples(source, reading, &model.folder, model.config.vocabulary)?;
+    let mut draft = store.draft(origin, &format!("tokens of {}", name(&source.data)))?;
+    draft.add(TOKENS, &encode(&samples))?;
+    draft.commit(0.0)?;
+    Ok(samples)
+}
+
+/// Tokens of a sample, texts that were left out, and the ids, all as little-endian uint32.
+fn encode(samples: &Samples) -> Vec<u8> {
+    let numbers = [samples.length as u32, samples.skipped as u32];
+    numbers.iter().chain(&samples.ids).flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn decode(bytes: &[u8]) -> Result<Samples> {
+    let mut numbers = bytes.as_chunks::<4>().0.iter().map(|number| u32::from_le_bytes(*number));
+    let mut next = || numbers.next().ok_or_else(|| Error::bug("the store's tokens are torn"));
+    let (length, skipped) = (next()?.max(1) as usize, next()? as usize);
+    Ok(Samples { ids: numbers.collect(), length, skipped })
 }
 
 fn name(path: &Path) -> String {

@@ -67,7 +67,7 @@ pub(super) fn forward<'a, B: Backend>(
             let mut say = |text: String| reporter.note(Level::Warning, text);
             let range = range_of(unseen.into_iter(), model.config.layers);
             let found = Begin::find(range, stage, |last| match watcher.kept() {
-                Some(kept) => kept.states(backend, (samples, batch), last, &mut say),
+                Some(kept) => kept.trail.last(backend, (samples, batch), last, &mut say),
                 None => Ok(None),
             })?;
             let Some(begin) = found else { return Ok(()) };

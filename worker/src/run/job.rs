@@ -210,7 +210,11 @@ fn work(
     if outcome.checkpoint.is_none() && comm.rank() == 0 {
         outcome.checkpoint = as_it_is(&Model::open_any(checkpoint)?).ok();
     }
-    let evaluation = evaluate((backend, comm), checkpoint, &spec.model, step, (attempt, reporter))?;
+    // Of somebody else's checkpoint nothing is kept.
+    let store = store.as_ref().filter(|_| step.checkpoint.is_none());
+    let (means, is_own) = (Means { comm, store }, spec.quantize.is_some());
+    let evaluation =
+        evaluate((backend, means), (checkpoint, is_own), &spec.model, step, (attempt, reporter))?;
     outcome.evaluation = Some(evaluation.clone());
     // Somebody else's checkpoint is measured and left as it is.
     if outcome.quality.is_some() && step.checkpoint.is_none() {

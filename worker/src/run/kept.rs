@@ -11,16 +11,14 @@ use qlaunch_shared::store::{
 use qlaunch_shared::{Error, Result};
 
 use super::begin::range_of;
-use super::hidden;
 use super::quantization::own_pieces;
+use super::trail::Trail;
 use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
 use crate::export::{Finished, Production, Report};
 use crate::network::Stage;
-use crate::ops::Backend;
-use crate::report::{Reporter, cpu_seconds};
+use crate::report::cpu_seconds;
 use crate::store::{Claim, Store};
 use crate::tensor::{ShardFiles, Writer};
-use crate::tokens::Samples;
 
 /// File of an artifact of statistics.
 const STATISTICS: &str = "statistics.safetensors";
@@ -39,8 +37,8 @@ pub(super) struct Kept<'a> {
     passed: BTreeSet<Piece>,
     /// Statistics of all these pieces that are not there.
     unseen: BTreeMap<Piece, Vec<usize>>,
-    /// Hidden states that this process has put there.
-    states: Option<Origin>,
+    /// Hidden states on the way through the layers.
+    pub(super) trail: Trail<'a>,
 }
 
 impl<'a> Kept<'a> {
@@ -56,7 +54,9 @@ impl<'a> Kept<'a> {
         say: &mut dyn FnMut(String),
     ) -> Result<Self> {
         let (missing, passed, unseen) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        let mut own = Self { store, model, resolved, keys, missing, passed, unseen, states: None };
+        let states = keys.iter().filter_map(|keys| Some((keys.piece.layer()?, keys.hidden.clone())));
+        let trail = Trail::new(store, name(model), states.collect());
+        let mut own = Self { store, model, resolved, keys, missing, passed, unseen, trail };
         let pieces = own_pieces(stage);
         for keys in own.keys.iter().filter(|keys| pieces.contains(&keys.piece)) {
             if store.get(&keys.origin, say)?.is_none() {
@@ -77,10 +77,7 @@ impl<'a> Kept<'a> {
                 let Some((first, _)) = range_of(self.unseen(), self.model.config.layers) else {
                     return Ok(());
                 };
-                let is_kept = |layer: &usize| {
-                    self.keys_of(Piece::Layer(*layer)).is_some_and(|keys| self.store.has(&keys.hidden))
-                };
-                (0..=first).rev().find(is_kept).unwrap_or(0)..first
+                (0..=first).rev().find(|&layer| self.trail.has(layer)).unwrap_or(0)..first
             }
             // Several ranks send batches through all layers, if any.
             _ => stage.layers.clone(),
@@ -250,60 +247,6 @@ impl<'a> Kept<'a> {
             .map_err(|error| Error::bug(format!("cannot spell what was put together: {error}")))?;
         writer.add_file(ASSEMBLY, format!("{text}\n").as_bytes())
     }
-
-    /// The layer with the last hidden states that are there, none of which lies behind `last`, and the states.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub(super) fn states<B: Backend>(
-        &self,
-        backend: &B,
-        (samples, batch): (&Samples, usize),
-        last: usize,
-        say: &mut dyn FnMut(String),
-    ) -> Result<Option<(usize, Vec<B::Tensor>)>> {
-        let keys = self.keys.iter().filter_map(|keys| Some((keys.piece.layer()?, &keys.hidden)));
-        let mut before: Vec<_> = keys.filter(|(layer, _)| *layer <= last).collect();
-        before.reverse();
-        for (layer, origin) in before {
-            if let Some(found) = self.store.get(origin, say)? {
-                // Another job may take them away in this moment.
-                match hidden::read(&found, backend, samples, batch) {
-                    Ok(states) => return Ok(Some((layer, states))),
-                    Err(error) => tracing::debug!("{error}"),
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Keeps the hidden states behind a layer, in place of those that were kept before.
-    ///
-    /// # Errors
-    /// The disk is full.
-    pub(super) fn pass<B: Backend>(
-        &mut self,
-        backend: &B,
-        layer: usize,
-        (samples, states): (&Samples, &[B::Tensor]),
-    ) -> Result<()> {
-        let next = self.keys.iter().find(|keys| keys.piece == Piece::Layer(layer + 1));
-        let Some(origin) = next.map(|keys| keys.hidden.clone()) else { return Ok(()) };
-        let about = format!("hidden states before layer {} of {}", layer + 1, name(self.model));
-        hidden::write(self.store, (&origin, &about), backend, (samples, states))?;
-        if let Some(before) = self.states.replace(origin) {
-            self.store.remove(&before);
-        }
-        Reporter::layer_kept()
-    }
-
-    /// Takes the hidden states away: everything that was to be observed was. Another job that goes on from the same ones
-    /// begins further ahead, or at the first layer.
-    pub(super) fn forget_states(&self) {
-        for keys in self.keys.iter().filter(|keys| self.store.has(&keys.hidden)) {
-            self.store.remove(&keys.hidden);
-        }
-    }
 }
 
 /// The statistics of a piece that are not there.
@@ -376,6 +319,6 @@ pub(super) fn save_observation(
 }
 
 /// The model's name for people.
-fn name(model: &Model) -> String {
+pub(super) fn name(model: &Model) -> String {
     model.folder.file_name().unwrap_or(model.folder.as_os_str()).to_string_lossy().into_owned()
 }

@@ -8,14 +8,15 @@ mod data;
 mod digests;
 mod evaluation;
 mod forward;
-mod hidden;
 mod job;
 mod kept;
 mod looks;
+mod measured;
 mod output;
 mod place;
 mod quantization;
 mod team;
+mod trail;
 
 pub use job::run;
 pub use place::Flags;

@@ -109,7 +109,7 @@ impl<'a> Output<'a> {
     ) -> Result<()> {
         match self {
             Self::Folder { .. } | Self::Again(_) => Ok(()),
-            Self::Store(kept) => kept.pass(backend, layer, passed),
+            Self::Store(kept) => kept.trail.pass(backend, layer, passed),
         }
     }
 
@@ -161,7 +161,7 @@ impl<'a> Output<'a> {
             }
             Self::Store(kept) => {
                 comm.barrier()?;
-                kept.forget_states();
+                kept.trail.forget();
                 if comm.rank() > 0 {
                     return Ok(false);
                 }

@@ -66,7 +66,7 @@ pub(super) fn make<B: Backend>(
     let stage = Stage::of(means.comm, model, false)?;
     let mut production = Production::new(Sources { weights: &weights, files: &files, resolved: &resolved })?;
     let numeric_path = backend.numeric_path().parse()?;
-    let data = CalibrationData::read((model, assignment), step, means.comm, reporter)?;
+    let data = CalibrationData::read((model, assignment), step, means, reporter)?;
     let output = match means.store {
         None => Output::folder(&production, out, &stage)?,
         Some(store) => {
@@ -115,7 +115,7 @@ impl CalibrationData {
     pub(super) fn read(
         (model, assignment): (&Model, &Assignment),
         step: &Quantize,
-        comm: &dyn Communicator,
+        means: Means<'_>,
         reporter: &mut Reporter,
     ) -> Result<Option<Self>> {
         if !assignment.needs_calibration() {
@@ -125,9 +125,9 @@ impl CalibrationData {
             Error::input(format!("the recipe `{}` needs calibration data", step.recipe.name))
                 .hint("add `--calib FILE`, or `calibration:` to the sweep")
         })?;
-        let samples = data::samples(model, source, Use::Calibration, reporter)?;
+        let samples = data::samples((model, means.store), source, Use::Calibration, reporter)?;
         let summary = data::summary(source, &samples);
-        data::agree(comm, &summary)?;
+        data::agree(means.comm, &summary)?;
         Ok(Some(Self { samples, summary, batch_size: source.batch_size }))
     }
 }

@@ -4,4 +4,4 @@ mod npy;
 mod samples;
 mod text;
 
-pub use samples::{Samples, Use, read_samples};
+pub use samples::{Samples, Use, check, is_text, read_samples};

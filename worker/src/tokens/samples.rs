@@ -84,6 +84,21 @@ pub fn read_samples(source: &TokenSource, reading: Use, model: &Path, vocabulary
                 .hint("give `.jsonl` with a `text` field, `.txt`, or `.npy` with int32 token ids"));
         }
     };
+    check(&samples, source, vocabulary)?;
+    Ok(samples)
+}
+
+/// Whether a text has to be tokenized: not where the ids are given.
+pub fn is_text(source: &TokenSource) -> bool {
+    source.data.extension().is_none_or(|extension| extension != "npy")
+}
+
+/// Checks that samples are of use to a model.
+///
+/// # Errors
+/// There is none, or one of them has a token that the model does not know.
+pub fn check(samples: &Samples, source: &TokenSource, vocabulary: usize) -> Result<()> {
+    let path = &source.data;
     if samples.ids.is_empty() {
         let short = if samples.skipped > 0 {
             format!(" ({} texts are too short)", samples.skipped)
@@ -102,7 +117,7 @@ pub fn read_samples(source: &TokenSource, reading: Use, model: &Path, vocabulary
             .at(path)
             .hint(OTHER_MODEL));
     }
-    Ok(samples)
+    Ok(())
 }
 
 fn read_text(path: &Path) -> Result<String> {
