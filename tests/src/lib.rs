@@ -12,5 +12,6 @@ pub mod programs;
 pub mod random_model;
 pub mod requirement;
 pub mod stored;
+pub mod tiny_disk;
 pub mod token_ids;
 pub mod worker_job;

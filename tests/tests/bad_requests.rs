@@ -1,12 +1,12 @@
 //! A recipe, text or folder that cannot be used is refused with its file and a remedy.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use qlaunch_tests::broken::good_model;
 use qlaunch_tests::checkpoint::looks_whole;
 use qlaunch_tests::programs::{Quantize, run};
 use qlaunch_tests::requirement;
+use qlaunch_tests::tiny_disk::TinyDisk;
 
 const USAGE: i32 = 2;
 const INPUT: i32 = 3;
@@ -117,42 +117,14 @@ fn the_model_folder_is_no_output_folder() {
     assert_eq!(std::fs::read(model.join("model.safetensors")).unwrap(), before, "the source was touched");
 }
 
-/// A file system of a megabyte, gone when dropped.
-struct TinyDisk {
-    point: tempfile::TempDir,
-}
-
-impl TinyDisk {
-    /// Mounts it; `None` where this user must not mount.
-    fn mount() -> Option<Self> {
-        let point = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "qlaunch-test"])
-            .arg(point.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        mounted.then_some(Self { point })
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        let left = Command::new("umount").arg(self.point.path()).status();
-        assert!(
-            std::thread::panicking() || left.is_ok_and(|status| status.success()),
-            "the tiny disk stays mounted"
-        );
-    }
-}
-
 #[test]
 fn a_full_disk_is_named_and_leaves_no_checkpoint() {
-    let Some(disk) = TinyDisk::mount() else {
+    let Some(disk) = TinyDisk::mount(1) else {
         requirement::skip("a full disk", "the right to mount a tmpfs (run as root)");
         return;
     };
     let (_work, model, _out) = bench();
-    let out = disk.point.path().join("out");
+    let out = disk.path().join("out");
     let call = Quantize::new(&model, RECIPE, &out).flags(&["--samples", "2", "--seq-len", "64"]).run();
     call.assert_refused(INPUT, &[out.to_str().unwrap(), "space"]);
     assert!(!looks_whole(&out), "something that looks like a checkpoint was left");

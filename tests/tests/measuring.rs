@@ -26,7 +26,7 @@ fn measuring(attempt: &Path) -> Option<u64> {
     let events = fs::read_to_string(attempt.join("events.jsonl")).unwrap();
     let events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let begun = |event: Value| (event["phase"] == "evaluate" && event["total"].is_u64()).then_some(event);
-    events.filter_map(begun).last().and_then(|event| event["total"].as_u64())
+    events.filter_map(begun).next_back().and_then(|event| event["total"].as_u64())
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn a_store_is_listed_verified_explained_and_swept() {
         |step: &str| all.iter().filter(|artifact| artifact["manifest"]["origin"]["step"] == step).count();
     assert_eq!(of("layer"), 8 + 8 + 2);
     let shared = all.iter().filter(|artifact| artifact["checkpoints"] == 2).count();
-    assert_eq!(shared, 2, "what is only copied is in both checkpoints");
+    assert_eq!(shared, 3, "what is only copied is in both checkpoints, and the tokenizer");
     let whole = ask(&["store", "verify"]);
     whole.assert_code(0);
     assert_eq!(whole.json()["whole"], all.len());
@@ -100,7 +100,7 @@ fn a_store_is_listed_verified_explained_and_swept() {
     let planned = ask(&["store", "gc", "--dry-run"]).json();
     let gone = ask(&["store", "gc"]).json();
     assert_eq!(gone["removed"], planned["removed"]);
-    assert_eq!(artifacts(&home.path().join("runs/.store")).len(), 18);
+    assert_eq!(artifacts(&home.path().join("runs/.store")).len(), 18 + 1);
     let checkpoint_text = checkpoint.display().to_string();
     ask(&["verify", &checkpoint_text]).assert_code(0);
     assert!(files(&checkpoint) == weights);

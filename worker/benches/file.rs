@@ -89,6 +89,7 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
         }),
         calibrate: Vec::new(),
         store: None,
+        rehash: false,
         reproduce: None,
         evaluate: None,
         resources: Resources { threads: Some(2), ..Resources::default() },

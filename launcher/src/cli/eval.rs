@@ -86,6 +86,7 @@ fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
             quantize: None,
             calibrate: Vec::new(),
             store: None,
+            rehash: false,
             reproduce: None,
             evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
             resources: Resources { threads, numeric_path, ranks: profile.ranks },

@@ -59,6 +59,9 @@ pub struct QuantizeArgs {
     /// gets a file of its own.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Reads every byte of the model again, instead of trusting what the store knows of its files.
+    #[arg(long, requires = "store")]
+    rehash: bool,
     #[command(flatten)]
     pub resources: ResourceArgs,
 }
@@ -142,6 +145,7 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
             }),
             calibrate: Vec::new(),
             store: args.store.as_ref().map(|store| context.around.project.join(store)),
+            rehash: args.rehash,
             reproduce: None,
             evaluate: None,
             resources: Resources { threads, numeric_path, ranks: profile.ranks },

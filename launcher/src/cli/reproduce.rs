@@ -84,6 +84,7 @@ pub fn run(args: &ReproduceArgs, context: &mut Context) -> Result<u8> {
         quantize: None,
         calibrate: Vec::new(),
         store: None,
+        rehash: false,
         reproduce: Some(request(&quality, (checkpoint.clone(), pieces), args)?),
         evaluate: None,
         resources,

@@ -87,7 +87,10 @@ impl Submission {
         };
         relocate(&mut jobs, &staging.places());
         let there = site.run_folder(&folder, &name);
-        let run = PlannedRun::place(name, (folder, there), &site.store(&settings), identity, jobs);
+        let mut run = PlannedRun::place(name, (folder, there), &site.store(&settings), identity, jobs);
+        if args.rehash {
+            run.rehash();
+        }
         let reuse = reuse(&site, &settings, (&run.jobs, &model))?;
         Ok(Self { settings, text, sweep, run, site, staging, reuse, explain: args.explain })
     }

@@ -49,6 +49,9 @@ pub struct SubmitArgs {
     /// Runs everything again, what is done too.
     #[arg(long)]
     pub fresh: bool,
+    /// Reads every byte of the model again, instead of trusting the sizes and times of its files, and runs everything again.
+    #[arg(long)]
+    pub rehash: bool,
     #[command(flatten)]
     pub groups: GroupChoice,
     /// Answers every question with yes.
@@ -68,7 +71,7 @@ impl SubmitArgs {
 /// Runs the command.
 pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     let submission = Submission::read(&args, &context.around)?;
-    let opening = if args.fresh { Opening::Fresh } else { Opening::Retry };
+    let opening = if args.fresh || args.rehash { Opening::Fresh } else { Opening::Retry };
     let setup = submission.setup(&context.around, opening)?;
     if args.dry_run {
         dry_run(&args, &submission, &setup, context)?;
@@ -92,13 +95,13 @@ pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
 /// A fresh start replaces checkpoints that somebody may be using.
 fn confirm_fresh(args: &SubmitArgs, submission: &Submission, context: &mut Context) -> Result<()> {
     let done = RunFolder(submission.run.folder.clone()).portfolio().exists();
-    if !args.fresh || args.yes || !done {
+    if !(args.fresh || args.rehash) || args.yes || !done {
         return Ok(());
     }
     let question = format!("replace all results in {}?", context.screen.path(&submission.run.folder));
     match context.screen.ask(&question) {
         Some(true) => Ok(()),
         Some(false) => Err(Error::new(ErrorKind::Interrupted, "nothing was changed")),
-        None => Err(Error::usage(format!("`--fresh` would {question}")).hint("add `--yes`")),
+        None => Err(Error::usage(format!("running again would {question}")).hint("add `--yes`")),
     }
 }

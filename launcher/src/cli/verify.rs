@@ -23,7 +23,7 @@ pub fn run(args: &VerifyArgs, context: &mut Context) -> Result<u8> {
     let assembly = Assembly::read(&folder)?;
     context.screen.say(&format!("reading {}", bytes(assembly.bytes())));
     let damages = assembly.damages(&folder, &mut |_| ());
-    let files: usize = assembly.pieces.iter().map(|piece| piece.files.len()).sum();
+    let files = assembly.files().count();
     if context.screen.json {
         context.screen.document(&json!({
             "version": 1, "checkpoint": folder, "pieces": assembly.pieces.len(), "files": files,

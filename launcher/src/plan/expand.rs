@@ -103,6 +103,14 @@ impl PlannedRun {
         }
         Self { name, folder, site, identity, jobs }
     }
+
+    /// Has every tensor of the model read again: by the job that calibrates for all, or else by each.
+    pub fn rehash(&mut self) {
+        let is_shared = self.jobs.iter().any(|job| !job.spec.calibrate.is_empty());
+        for job in self.jobs.iter_mut().filter(|job| !is_shared || !job.spec.calibrate.is_empty()) {
+            job.spec.rehash = true;
+        }
+    }
 }
 
 /// Expands a sweep: baselines first, then candidates in the file's order.
@@ -182,6 +190,7 @@ fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Resul
         quantize,
         calibrate: Vec::new(),
         store: None,
+        rehash: false,
         reproduce: None,
         evaluate,
         resources: Resources {

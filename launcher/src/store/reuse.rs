@@ -63,7 +63,7 @@ impl Inventory {
             match manifest.origin.step {
                 Step::Layer => layers.push(*manifest),
                 Step::Statistics => drop(statistics.insert(key.to_string(), *manifest)),
-                Step::Tokens | Step::Hidden | Step::Reference | Step::Evaluation => {}
+                Step::Tokens | Step::Hidden | Step::Reference | Step::Evaluation | Step::Companion => {}
             }
         }
         Ok(Self { store, layers, statistics })

@@ -21,8 +21,8 @@ pub fn users(runs: &Path) -> Result<BTreeMap<Key, Vec<PathBuf>>> {
                 if !checkpoint.join(ASSEMBLY).exists() {
                     continue;
                 }
-                for piece in Assembly::read(&checkpoint)?.pieces {
-                    users.entry(piece.key).or_default().push(checkpoint.clone());
+                for key in Assembly::read(&checkpoint)?.keys() {
+                    users.entry(key.clone()).or_default().push(checkpoint.clone());
                 }
             }
         }

@@ -27,6 +27,9 @@ pub struct JobSpec {
     /// Folder of the store; absent where nothing is kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store: Option<PathBuf>,
+    /// Whether every tensor of the model is read and digested again, whatever the store knows of its files.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub rehash: bool,
     /// Pieces of a checkpoint to make again and to hold against what it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reproduce: Option<Reproduce>,

@@ -22,6 +22,18 @@ pub struct Assembly {
     pub version: u32,
     /// Pieces in order.
     pub pieces: Vec<AssembledPiece>,
+    /// Files beside the weights that other checkpoints of the model have too.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub companions: Vec<AssembledCompanion>,
+}
+
+/// A file beside the weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssembledCompanion {
+    /// Its key in the store.
+    pub key: Key,
+    /// The file, by its name in the checkpoint.
+    pub file: StoredFile,
 }
 
 /// A piece of a checkpoint.
@@ -38,8 +50,8 @@ pub struct AssembledPiece {
 /// A file of a checkpoint that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// The piece.
-    pub piece: Piece,
+    /// The piece; `companion` for what stands beside the weights.
+    pub piece: String,
     /// The file.
     pub file: PathBuf,
     /// What is wrong with it.
@@ -47,9 +59,25 @@ pub struct Damage {
 }
 
 impl Assembly {
-    /// Of these pieces.
-    pub const fn new(pieces: Vec<AssembledPiece>) -> Self {
-        Self { version: VERSION, pieces }
+    /// Of these.
+    pub const fn new(pieces: Vec<AssembledPiece>, companions: Vec<AssembledCompanion>) -> Self {
+        Self { version: VERSION, pieces, companions }
+    }
+
+    /// Keys of everything that it was put together from.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        let companions = self.companions.iter().map(|companion| &companion.key);
+        self.pieces.iter().map(|piece| &piece.key).chain(companions)
+    }
+
+    /// All files with what they are of.
+    pub fn files(&self) -> impl Iterator<Item = (String, &StoredFile)> {
+        let of_piece = |piece: &AssembledPiece| piece.piece.to_string();
+        let pieces = self
+            .pieces
+            .iter()
+            .flat_map(move |piece| piece.files.iter().map(move |file| (of_piece(piece), file)));
+        pieces.chain(self.companions.iter().map(|companion| ("companion".to_owned(), &companion.file)))
     }
 
     /// Reads the one in a checkpoint's folder.
@@ -76,30 +104,28 @@ impl Assembly {
         Ok(found)
     }
 
-    /// Holds every weight file against its digest; `progress` is told the bytes of each.
+    /// Holds every weight file, and what else is shared, against its digest; `progress` is told the bytes of each.
     pub fn damages(&self, checkpoint: &Path, progress: &mut dyn FnMut(u64)) -> Vec<Damage> {
         let mut damages = Vec::new();
-        for piece in &self.pieces {
-            for file in &piece.files {
-                let path = checkpoint.join(&file.name);
-                let why = match sha256_of_file(&path) {
-                    Ok((digest, _)) if digest == file.sha256 => None,
-                    Ok((_, bytes)) if bytes != file.bytes => {
-                        Some(format!("it has {bytes} bytes, and had {}", file.bytes))
-                    }
-                    Ok(_) => Some("it has other bytes than were written".to_owned()),
-                    Err(error) => Some(error.message),
-                };
-                progress(file.bytes);
-                damages.extend(why.map(|why| Damage { piece: piece.piece, file: path, why }));
-            }
+        for (piece, file) in self.files() {
+            let path = checkpoint.join(&file.name);
+            let why = match sha256_of_file(&path) {
+                Ok((digest, _)) if digest == file.sha256 => None,
+                Ok((_, bytes)) if bytes != file.bytes => {
+                    Some(format!("it has {bytes} bytes, and had {}", file.bytes))
+                }
+                Ok(_) => Some("it has other bytes than were written".to_owned()),
+                Err(error) => Some(error.message),
+            };
+            progress(file.bytes);
+            damages.extend(why.map(|why| Damage { piece, file: path, why }));
         }
         damages
     }
 
-    /// Bytes of all weight files.
+    /// Bytes of all these files.
     pub fn bytes(&self) -> u64 {
-        self.pieces.iter().flat_map(|piece| &piece.files).map(|file| file.bytes).sum()
+        self.files().map(|(_, file)| file.bytes).sum()
     }
 }
 
@@ -126,7 +152,7 @@ mod tests {
         };
         let files = vec![stored("a", "abc"), stored("b", "abcd"), stored("c", "x"), stored("d", "whole")];
         let piece = AssembledPiece { piece: Piece::Layer(0), key: sha256("k").parse().unwrap(), files };
-        let assembly = Assembly::new(vec![piece]);
+        let assembly = Assembly::new(vec![piece], Vec::new());
         let mut read = 0;
         assert!(assembly.damages(work.path(), &mut |bytes| read += bytes).is_empty());
         assert_eq!(read, assembly.bytes());

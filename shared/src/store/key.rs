@@ -25,13 +25,11 @@ pub enum Step {
     Reference,
     /// What was measured of a model or checkpoint.
     Evaluation,
+    /// A file beside the weights that checkpoints of one model have in common.
+    Companion,
 }
 
 impl Step {
-    /// Every step.
-    pub const ALL: [Self; 6] =
-        [Self::Tokens, Self::Statistics, Self::Hidden, Self::Layer, Self::Reference, Self::Evaluation];
-
     /// The version of the code that takes the step. It is raised by hand when the bytes that the step makes change; a
     /// golden fails when they change without that.
     pub const fn code(self) -> u32 {
@@ -41,7 +39,8 @@ impl Step {
             | Self::Hidden
             | Self::Layer
             | Self::Reference
-            | Self::Evaluation => 1,
+            | Self::Evaluation
+            | Self::Companion => 1,
         }
     }
 
@@ -54,6 +53,7 @@ impl Step {
             Self::Layer => "layer",
             Self::Reference => "reference",
             Self::Evaluation => "evaluation",
+            Self::Companion => "companion",
         }
     }
 }

@@ -13,7 +13,7 @@ mod served;
 mod sources;
 mod tokens;
 
-pub use assembly::{ASSEMBLY, AssembledPiece, Assembly, Damage};
+pub use assembly::{ASSEMBLY, AssembledCompanion, AssembledPiece, Assembly, Damage};
 pub use build::{Aspect, Ground, Observation, PieceKeys, Site, build_keys};
 pub use folder::{Condition, StoreFolder};
 pub use key::{Key, Origin, Step};

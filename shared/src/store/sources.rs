@@ -90,9 +90,18 @@ impl SourceDigests {
         }
     }
 
-    /// Forgets all digests, to have every tensor read again.
-    pub fn forget(&mut self) {
-        self.files.values_mut().for_each(|file| file.tensors.clear());
+    /// Forgets what a store knows of a model, to have every tensor read again.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn forget(store: &StoreFolder, model: &Model) -> Result<()> {
+        let path = place(store, model);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("write to the store", &path, &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps it in the store. A file that changed while it was read is not kept.
@@ -141,6 +150,9 @@ mod tests {
         let again = SourceDigests::read(&store, &model).unwrap();
         assert_eq!(again, digests);
         assert_eq!(again.by_name().len(), model.files.tensors().count());
+        SourceDigests::forget(&store, &model).unwrap();
+        assert!(SourceDigests::read(&store, &model).unwrap().by_name().is_empty());
+        digests.write(&store, &model, "draft").unwrap();
         let file = &model.files.headers[0].path;
         let bytes = fs::read(file).unwrap();
         fs::remove_file(file).unwrap();

@@ -45,7 +45,7 @@ const WEIGHTS: [&str; 17] = [
 ];
 
 /// Name and content of a file.
-pub(super) type Companion = (String, Vec<u8>);
+pub type Companion = (String, Vec<u8>);
 
 /// All files beside the weights; `config.json` comes last.
 pub(super) fn companions(model: &Model, assignment: &Assignment) -> Result<Vec<Companion>> {

@@ -9,7 +9,7 @@ use qlaunch_shared::quality::{Experts, SilentExpert};
 use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
-use super::companions::companions;
+use super::companions::{Companion, companions};
 use super::inputs::{cache_part, set_input_amax};
 use super::quality::Learnt;
 use super::remarks::{remark_on_silent, remark_on_zeros};
@@ -20,7 +20,7 @@ use crate::quantize::{
     LinearWork, Origin, StoredBytes, fold, measure_errors, share_before_search, share_for_export,
 };
 use crate::tensor::host::HostTensor;
-use crate::tensor::{MappedCheckpoint, ShardFiles, Writer};
+use crate::tensor::{MappedCheckpoint, ShardFiles};
 
 /// Everything that a checkpoint is made from, statistics apart.
 #[derive(Clone, Copy)]
@@ -101,15 +101,12 @@ impl<'a> Production<'a> {
         Ok(Finished { linears })
     }
 
-    /// Writes the files beside the weights and makes the folder a checkpoint.
+    /// The files beside the weights, by name.
     ///
     /// # Errors
-    /// A tensor was never written, or the disk is full.
-    pub fn publish(&self, mut writer: Writer) -> Result<()> {
-        for (name, content) in companions(self.sources.weights.model(), self.assignment)? {
-            writer.add_file(&name, &content)?;
-        }
-        writer.publish()
+    /// The source's cannot be read.
+    pub fn companions(&self) -> Result<Vec<Companion>> {
+        companions(self.sources.weights.model(), self.assignment)
     }
 
     /// Notes the ledger of a layer's routed experts, where calibration data went through any.

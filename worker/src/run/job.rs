@@ -8,6 +8,7 @@ use qlaunch_shared::protocol::{
     AttemptFolder, EventBody, JobSpec, Level, Outcome, RankSummary, Status, VERSION,
 };
 use qlaunch_shared::quality::Measured;
+use qlaunch_shared::store::SourceDigests;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::again::reproduce;
@@ -176,6 +177,9 @@ fn work(
 ) -> Result<()> {
     let mut evaluated: PathBuf = spec.model.clone();
     let store = spec.store.as_deref().map(Store::open).transpose()?;
+    if let (Some(store), true, 0) = (&store, spec.rehash, comm.rank()) {
+        SourceDigests::forget(store.folder(), &Model::open(&spec.model)?)?;
+    }
     if let (Some(store), false) = (&store, spec.calibrate.is_empty()) {
         let model = Model::open(&spec.model)?;
         let means = Means { comm, store: Some(store) };

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qlaunch_shared::assign::{Assignment, Needs, Piece, Resolved};
 use qlaunch_shared::checkpoint::Shard;
+use qlaunch_shared::digest::sha256;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::store::{
-    ASSEMBLY, Aspect, AssembledPiece, Assembly, Observation, Origin, PieceKeys, StoredFile,
+    ASSEMBLY, Aspect, AssembledCompanion, AssembledPiece, Assembly, Observation, Origin, PieceKeys, Step,
+    StoredFile,
 };
 use qlaunch_shared::{Error, Result};
 
@@ -22,6 +24,10 @@ use crate::tensor::{ShardFiles, Writer};
 
 /// File of an artifact of statistics.
 const STATISTICS: &str = "statistics.safetensors";
+/// A file beside the weights.
+const COMPANION: &str = "content";
+/// Size from which on files beside the weights are shared, in bytes: smaller ones take less than the manifest does.
+const SHARED: usize = 1 << 14;
 /// What became known while a piece was made.
 const REPORT: &str = "report.json";
 
@@ -243,9 +249,33 @@ impl<'a> Kept<'a> {
             Report::decode(&report)?.add_to(&mut production.learnt);
             pieces.push(AssembledPiece { piece: keys.piece, key, files });
         }
-        let text = serde_json::to_string_pretty(&Assembly::new(pieces))
+        let mut shared = Vec::new();
+        for (name, content) in production.companions()? {
+            match content.len() {
+                ..SHARED => writer.add_file(&name, &content)?,
+                _ => shared.push(self.share(writer, name, &content)?),
+            }
+        }
+        let text = serde_json::to_string_pretty(&Assembly::new(pieces, shared))
             .map_err(|error| Error::bug(format!("cannot spell what was put together: {error}")))?;
         writer.add_file(ASSEMBLY, format!("{text}\n").as_bytes())
+    }
+}
+
+impl Kept<'_> {
+    /// Links a file beside the weights that other checkpoints of the model have too.
+    fn share(&self, writer: &mut Writer, name: String, content: &[u8]) -> Result<AssembledCompanion> {
+        let sha256 = sha256(content);
+        let origin = Origin::new(Step::Companion, [("content", sha256.as_str())]);
+        let key = origin.key();
+        if self.store.get(&origin, &mut |text| tracing::warn!("{text}"))?.is_none() {
+            let mut draft = self.store.draft(origin, &format!("{name} of {}", self::name(self.model)))?;
+            draft.add(COMPANION, content)?;
+            draft.commit(0.0)?;
+        }
+        writer.link(&name, &self.store.folder().file(&key, COMPANION))?;
+        let file = StoredFile { name, bytes: content.len() as u64, sha256 };
+        Ok(AssembledCompanion { key, file })
     }
 }
 

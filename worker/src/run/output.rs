@@ -152,11 +152,14 @@ impl<'a> Output<'a> {
         comm: &dyn Communicator,
     ) -> Result<bool> {
         match self {
-            Self::Folder { writer, .. } => {
+            Self::Folder { mut writer, .. } => {
                 if !gather(production, &writer, comm)? {
                     return Ok(false);
                 }
-                production.publish(writer)?;
+                for (name, content) in production.companions()? {
+                    writer.add_file(&name, &content)?;
+                }
+                writer.publish()?;
                 Ok(true)
             }
             Self::Store(kept) => {
@@ -167,7 +170,7 @@ impl<'a> Output<'a> {
                 }
                 let mut writer = Writer::assemble(out, &production.sources().resolved.layout)?;
                 kept.assemble(&mut writer, production)?;
-                production.publish(writer)?;
+                writer.publish()?;
                 Ok(true)
             }
             Self::Again(_) => Err(Error::bug("what is only compared is no checkpoint")),

@@ -44,6 +44,24 @@ fn what_was_put_is_found_with_its_bytes() {
     assert_eq!(StoreFolder(folder.path().to_owned()).keys().unwrap(), [origin("x").key()]);
 }
 
+/// On some file systems a rename is seen elsewhere only after a while.
+#[test]
+fn an_artifact_that_is_seen_late_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    put(&store, "x", b"late");
+    let (object, hidden) = (store.folder().object(&origin("x").key()), folder.path().join("hidden"));
+    fs::rename(&object, &hidden).unwrap();
+    let appears = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        fs::rename(hidden, object).unwrap();
+    });
+    let began = Instant::now();
+    assert_eq!(store.wait_for(&origin("x")).unwrap().about, "a test");
+    assert!(began.elapsed() >= Duration::from_millis(250));
+    appears.join().unwrap();
+}
+
 #[test]
 fn a_draft_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
