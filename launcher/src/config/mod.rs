@@ -9,6 +9,8 @@ mod surroundings;
 
 pub use embedded::{template, template_names};
 pub use library::library;
-pub use profile::{ContainerRuntime, DockerProfile, Kind, Profile, SlurmProfile, SshProfile, WorkerBuild};
+pub use profile::{
+    ContainerRuntime, DockerProfile, Kind, ProcessProfile, Profile, SlurmProfile, SshProfile, WorkerBuild,
+};
 pub use settings::{Overrides, Settings, known_clusters};
 pub use surroundings::{Secrets, Surroundings};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::fold;
-use crate::journal::{Ending, Entry, Handle, JobName, Line, Loss, parse};
+use crate::journal::{Ending, Entry, Handle, JobName, Line, Loss, Process, parse};
 
 const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000, ahead: false };
 
@@ -17,7 +17,7 @@ fn submitting(job: &str, attempt: u32) -> Entry {
 }
 
 fn submitted(job: &str, attempt: u32) -> Entry {
-    let handle = Handle::Process { pid: 7, started: 7, boot: "x".to_owned() };
+    let handle = Handle::Process(Process { pid: 7, started: 7, boot: "x".to_owned(), host: None });
     Entry::Submitted { job: job.to_owned(), attempt, handle }
 }
 
