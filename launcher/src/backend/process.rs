@@ -100,8 +100,12 @@ impl Processes {
         for (number, host) in self.hosts.iter().enumerate() {
             let here = |process: &Process| self.number_of(process) == Some(number);
             let strays: Vec<Process> = self.strays.borrow().iter().filter(|it| here(it)).cloned().collect();
-            let (at, there): (Vec<usize>, Vec<&Process>) =
-                asked.iter().enumerate().filter(|(_, process)| here(process)).map(|(at, it)| (at, *it)).unzip();
+            let (at, there): (Vec<usize>, Vec<&Process>) = asked
+                .iter()
+                .enumerate()
+                .filter(|(_, process)| here(process))
+                .map(|(at, it)| (at, *it))
+                .unzip();
             if there.is_empty() && strays.is_empty() {
                 continue;
             }
@@ -185,7 +189,8 @@ impl Refusals {
             words.push(format!("{silent} host(s) do not answer"));
         }
         words.extend(self.unfit);
-        let wanted = if profile.hosts > 1 { format!("it needs {} hosts: ", profile.hosts) } else { String::new() };
+        let wanted =
+            if profile.hosts > 1 { format!("it needs {} hosts: ", profile.hosts) } else { String::new() };
         Ok(Handed::Later(format!("{wanted}{}", words.join("; "))))
     }
 }
@@ -194,7 +199,8 @@ impl Backend for Processes {
     // A process cannot be told to wait for another one: the engine hands candidates over when their baselines are done.
     async fn submit(&self, ticket: &Ticket, _after: &[Handle]) -> Result<Handed> {
         let (wanted, ranks) = (self.profile.hosts as usize, self.profile.ranks_per_host as usize);
-        let mut order: Vec<usize> = (0..self.hosts.len()).filter(|number| self.hosts[*number].silent_for().is_none()).collect();
+        let mut order: Vec<usize> =
+            (0..self.hosts.len()).filter(|number| self.hosts[*number].silent_for().is_none()).collect();
         order.sort_by_key(|number| self.load.borrow()[*number]);
         let silent = self.hosts.len() - order.len();
         let (mut started, mut refusals) = (Vec::new(), Refusals::default());
@@ -237,7 +243,9 @@ impl Backend for Processes {
         }
         let all = silent.len() == self.hosts.len();
         // What is not known of a lost host does no harm: the next attempt has another folder.
-        if let Some((_, error)) = silent.into_iter().find(|(it, _)| all || self.missed(*it) < self.profile.lost()) {
+        if let Some((_, error)) =
+            silent.into_iter().find(|(it, _)| all || self.missed(*it) < self.profile.lost())
+        {
             return Err(error);
         }
         // A launcher that died had started it on some of its hosts only.

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::*;
 use super::super::process_answers::with_functions;
+use super::*;
 use crate::transport::Local;
 
 /// This machine, whose jobs do not wait for each other.
@@ -189,7 +189,9 @@ fn jobs_share_a_host_and_those_without_room_wait() {
         let Handed::Taken(again) = one().submit(ticket, &[]).await.unwrap() else { panic!("no room") };
         assert_eq!(again, *handle);
         let all = shared(Slots::Counted, ProcessProfile::default());
-        let Handed::Later(why) = all.submit(&sleepers[2], &[]).await.unwrap() else { panic!("oversubscribed") };
+        let Handed::Later(why) = all.submit(&sleepers[2], &[]).await.unwrap() else {
+            panic!("oversubscribed")
+        };
         assert!(why.contains("wants all CPUs"), "{why}");
         for (ticket, handle) in &handles {
             one().kill(ticket, handle).await.unwrap();

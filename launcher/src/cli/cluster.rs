@@ -82,7 +82,8 @@ fn list(context: &mut Context) -> Result<u8> {
         let (kind, host, origin) = match &loaded {
             Ok(settings) => {
                 let host = settings.profile.ssh.as_ref();
-                let host = host.map_or("this machine".to_owned(), |ssh| ssh.hosts().collect::<Vec<_>>().join(", "));
+                let host =
+                    host.map_or("this machine".to_owned(), |ssh| ssh.hosts().collect::<Vec<_>>().join(", "));
                 let origin = settings.origin("profile.kind").unwrap_or_default().to_owned();
                 (settings.profile.kind.name(), host, origin)
             }
@@ -103,6 +104,8 @@ fn show(settings: &Settings, context: &mut Context) -> Result<u8> {
     let mut documents = serde_json::Map::new();
     for (key, value, origin) in settings.all() {
         let key = key.strip_prefix("profile.").unwrap_or(key);
+        // Whoever knows the address can write there.
+        let value = if key == "notify.webhook" { "(not shown)" } else { value };
         documents.insert(key.to_owned(), json!({"value": value, "from": origin}));
         table.row(vec![key.to_owned(), value.to_owned(), origin.to_owned()], Style::new());
     }

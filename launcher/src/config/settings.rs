@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::Surroundings;
 use super::embedded::{cluster, cluster_names};
 use super::layer::Layer;
+use super::notify::Notify;
 use super::profile::{Kind, ProcessProfile, Profile, SshProfile};
 use super::surroundings::VARIABLES;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub worker: Option<PathBuf>,
     /// Folder of recipes that goes before all others; [`super::library`] looks there.
     pub recipes: Option<PathBuf>,
+    /// Who is told what happens to runs.
+    pub notify: Notify,
     /// Name of the cluster.
     pub cluster: String,
     /// How the cluster is used.
@@ -49,6 +52,8 @@ struct Written {
     runs: PathBuf,
     worker: Option<PathBuf>,
     recipes: Option<PathBuf>,
+    #[serde(default)]
+    notify: Notify,
     profile: Profile,
 }
 
@@ -73,6 +78,7 @@ impl Settings {
             runs: absolute(written.runs, &around.project),
             worker: written.worker.map(|worker| absolute(worker, &around.project)),
             recipes: written.recipes.map(|recipes| absolute(recipes, &around.project)),
+            notify: written.notify,
             cluster: cluster.to_owned(),
             profile: written.profile,
             origins,
@@ -159,7 +165,11 @@ fn check_hosts(ssh: &SshProfile, process: &ProcessProfile, origins: &Origins) ->
     }
     if wanted > there {
         let message = format!("a job wants {wanted} hosts, and there are {there}");
-        return fault("profile.process.hosts", message, "name more in `ssh.others`, or lower `process.hosts`");
+        return fault(
+            "profile.process.hosts",
+            message,
+            "name more in `ssh.others`, or lower `process.hosts`",
+        );
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::drive::Drive;
 use super::listener::Listener;
 use super::site::{Pace, Site, block_on};
 use crate::backend::{Backend, Docker, Processes, Slots, Slurm, docker_refusal};
-use crate::config::{Kind, Profile, Secrets, Settings, Surroundings, template};
+use crate::config::{Kind, Notify, Profile, Secrets, Settings, Surroundings, template};
 use crate::engine::{Policy, State};
 use crate::journal::{Entry, Journal, Line};
 use crate::plan::{Extras, PlannedRun, quote};
@@ -49,6 +49,10 @@ pub struct Setup {
     pub opening: Opening,
     /// Jobs that run again although they are done.
     pub again: Vec<String>,
+    /// Who is told what happens.
+    pub notify: Notify,
+    /// Milliseconds since the Unix epoch before which the scheduler lets no job begin.
+    begin: Option<u64>,
 }
 
 /// How a session treats what earlier ones left.
@@ -111,12 +115,24 @@ impl Setup {
                 attempts: profile.attempts,
                 grace: if near { GRACE } else { FAR_GRACE },
                 ahead: profile.kind == Kind::Slurm,
+                begin: None,
             },
             pace: Pace::of(settings),
             lag: Duration::try_from_secs_f64(profile.slurm.lag_seconds).unwrap_or_default(),
             opening,
             again: Vec::new(),
+            notify: settings.notify.clone(),
+            begin: None,
         })
+    }
+
+    /// Lets no job begin before a moment, in milliseconds since the Unix epoch. SLURM is told so, and the launcher can go;
+    /// elsewhere jobs wait in the launcher.
+    pub fn not_before(&mut self, begin: Option<u64>) {
+        match self.kind {
+            Kind::Slurm => self.begin = begin,
+            Kind::Local | Kind::Ssh | Kind::Docker => self.policy.begin = begin,
+        }
     }
 
     /// The setup of jobs on this machine.
@@ -215,7 +231,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
     block_on(async {
         match setup.kind {
             Kind::Slurm => {
-                let backend = Slurm::over(host.clone(), &setup.cluster, setup.lag);
+                let backend = Slurm::over(host.clone(), &setup.cluster, setup.lag).not_before(setup.begin);
                 drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
             }
             Kind::Docker => {

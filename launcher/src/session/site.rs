@@ -68,7 +68,8 @@ impl Site {
         }
         self.host.remove(&mark).await?;
         let Some(name) = blind else { return Ok(()) };
-        let message = format!("`{name}` does not see the workspace of the other hosts: {}", workspace.display());
+        let message =
+            format!("`{name}` does not see the workspace of the other hosts: {}", workspace.display());
         Err(Error::input(message)
             .at(settings.origin("profile.workspace").unwrap_or_default())
             .key("workspace")
