@@ -1,5 +1,5 @@
 //! Who is told what happens to a run: a real command, and a real curl that posts to a server of ours.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 #[expect(dead_code, reason = "each test file uses a part of the world")]
 mod fake;
