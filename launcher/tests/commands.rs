@@ -242,3 +242,20 @@ fn a_preset_takes_a_kv_cache_and_an_older_name_is_told() {
         ran.stdout
     );
 }
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    let world = World::new();
+    for arguments in [&["recipe", "list"][..], &["recipe", "list", "--format", "json"]] {
+        let mut child = world
+            .command(arguments)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Closed before the first byte, so that every write meets a broken pipe.
+        drop(child.stdout.take());
+        let ran = world.read(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{arguments:?}");
+    }
+}

@@ -245,3 +245,20 @@ fn secrets_reach_the_job_and_nothing_else() {
     assert!(file.ends_with("qlaunch/secrets-pretended.env"), "{file}");
     assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn a_begin_in_the_future_is_told_to_the_scheduler_as_time_from_now() {
+    let cluster = Cluster::new();
+    let ran = cluster.run(&["submit", "--cluster", "pretended", "--begin", "now+1h", "sweep.yaml"]);
+    cluster.assert_done_once(&ran);
+    assert!(ran.stderr.contains("SLURM lets the jobs begin"), "{}", ran.stderr);
+    for job in fs::read_dir(cluster.0.path("fake/slurm/jobs")).unwrap().flatten() {
+        let begin = fs::read_to_string(job.path().join("begin")).unwrap();
+        let seconds: u64 = begin.trim().strip_prefix("now+").unwrap().parse().unwrap();
+        assert!((3000..=3600).contains(&seconds), "{begin}");
+    }
+    let refused =
+        cluster.run(&["submit", "--cluster", "pretended", "--begin", "2001-01-01T00:00", "sweep.yaml"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("2001-01-01T00:00 is over"), "{}", refused.stderr);
+}

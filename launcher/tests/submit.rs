@@ -265,3 +265,46 @@ fn a_run_has_one_name_wherever_it_is_submitted_from() {
     assert_eq!(world.ran().len(), 3);
     world.run_folder();
 }
+
+#[test]
+fn without_a_scheduler_the_launcher_holds_jobs_until_they_may_begin() {
+    let world = World::new();
+    let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let ran = world.run(&["submit", "--begin", "now+2", "sweep.yaml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("if this command still runs"), "{}", ran.stderr);
+    let journal = fs::read_to_string(world.run_folder().join("journal.jsonl")).unwrap();
+    let lines = journal.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let first = lines.into_iter().find(|line| line["entry"]["is"] == "submitting").unwrap();
+    assert!(u128::from(first["at"].as_u64().unwrap()) >= before + 2000, "{first}");
+}
+
+#[test]
+fn a_checkpoint_is_fetched_by_the_name_of_its_run_and_candidate_and_goes_on_where_it_stopped() {
+    let world = World::new();
+    assert_eq!(world.run(&["submit", "sweep.yaml"]).code, 0);
+    let run = world.run_folder().file_name().unwrap().to_str().unwrap().to_owned();
+    let name = format!("{run}/second");
+    let ran = world.run(&["fetch", &name, "--to", "home"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let made = world.run_folder().join("second/checkpoint/model.safetensors");
+    let bytes = fs::read(&made).unwrap();
+    let fetched = world.path("home/second/model.safetensors");
+    assert_eq!(fs::read(&fetched).unwrap(), bytes);
+    assert!(!world.path("home/first").exists(), "only what was named");
+    // A torn one: what is there of it is kept, and wrong bytes are found by the digest.
+    let digest = qlaunch_shared::digest::sha256_of_file(&made).unwrap().0;
+    let part = world.path(&format!("home/second/model.safetensors.{}.part", &digest[..16]));
+    for (there, code) in [(bytes[..bytes.len() / 2].to_vec(), 0), (vec![7; bytes.len()], 3), (Vec::new(), 0)]
+    {
+        drop(fs::remove_file(&fetched));
+        fs::write(&part, there).unwrap();
+        let ran = world.run(&["fetch", &format!("runs/{name}/"), "--to", "home"]);
+        assert_eq!(ran.code, code, "{}", ran.stderr);
+        assert_eq!(fetched.exists(), code == 0);
+        assert!(!part.exists());
+    }
+    let wrong = world.run(&["fetch", &format!("{run}/third")]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.stderr.contains("has no job `third`"), "{}", wrong.stderr);
+}

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The cluster lane: starts a real SLURM behind a jump host, runs tests/tests/cluster.rs against it, stops it again.
+# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs tests/tests/cluster.rs and hosts.rs
+# against them, stops them again.
 #   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 8
-# Needs root, because SLURM must become its users. CLUSTER_DIR keeps the cluster where it says, running.
+# Needs root, because SLURM must become its users. CLUSTER_DIR keeps the cluster where it says, running; HOSTS_DIR the hosts.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 cd "$here/../.."
@@ -15,11 +16,15 @@ if [ "${1:-}" = --full ]; then
 fi
 "$here/install.sh"
 cluster=${CLUSTER_DIR:-$(mktemp -d /var/tmp/qlaunch-cluster.XXXXXX)}
-chmod 755 "$cluster" 2>/dev/null || true
+hosts=${HOSTS_DIR:-$(mktemp -d /var/tmp/qlaunch-hosts.XXXXXX)}
+chmod 755 "$cluster" "$hosts" 2>/dev/null || true
 stop() {
     [ -n "${CLUSTER_DIR:-}" ] || "$here/down.sh" "$cluster" --wipe
+    [ -n "${HOSTS_DIR:-}" ] || "$here/hosts-down.sh" "$hosts" --wipe
 }
 trap stop EXIT
 "$here/up.sh" "$cluster"
+"$here/hosts-up.sh" "$hosts"
 . "$cluster/env.sh"
-cargo test --locked --workspace --test cluster -- --ignored --test-threads=1 "$@"
+. "$hosts/env.sh"
+cargo test --locked --workspace --test cluster --test hosts -- --ignored --test-threads=1 "$@"

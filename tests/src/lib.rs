@@ -4,6 +4,7 @@ pub mod broken;
 pub mod checkpoint;
 pub mod cluster;
 pub mod containers;
+pub mod hosts;
 pub mod house;
 pub mod modelopt;
 pub mod outliers;

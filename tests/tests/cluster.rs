@@ -411,3 +411,72 @@ fn a_check_says_what_works_and_a_worker_for_other_machines_is_refused_with_the_r
         .args(["cluster", "list"]);
     finish(other).assert_code(0);
 }
+
+#[test]
+#[ignore = "needs a cluster: tests/cluster/run.sh"]
+fn jobs_begin_when_they_may_though_the_launcher_has_left() {
+    let cluster = Cluster::running();
+    let project = Project::on(&cluster, Size::Small, "");
+    let mut command = project.command(&["submit", "--cluster", "test", "--begin", "now+15", "sweep.yaml"]);
+    let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let log = project.path("begin.log");
+    let mut launcher = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    wait("the scheduler's word", || said().contains("BeginTime: its time has not come").then_some(()));
+    project.wait_for("submitted", FP8);
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    project.assert_done(&project.run(&["watch", "--format", "json"]).json());
+    let events = std::fs::read_to_string(project.site().join("bf16/attempts/1/events.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+    let waited = u128::from(first["at"].as_u64().unwrap()) - before;
+    assert!(waited >= 14_000, "it began after {waited} ms");
+}
+
+#[test]
+#[ignore = "needs a cluster: tests/cluster/run.sh"]
+fn a_scheduled_job_queues_itself_again_and_runs_the_sweep_once_for_each_moment() {
+    let cluster = Cluster::running();
+    let project = Project::on(&cluster, Size::Small, "");
+    // This machine as a login host; what its jobs run belongs to the user who tests.
+    let near = "kind = \"slurm\"\nworker_build = \"host\"\npoll_seconds = 1\n[slurm]\nlag_seconds = 3\n";
+    std::fs::write(project.path("clusters/near.toml"), near).unwrap();
+    let text = std::fs::read_to_string(project.path("sweep.yaml")).unwrap();
+    std::fs::write(project.path("sweep.yaml"), text.replace("name: cluster-test", "name: again")).unwrap();
+    let conf = cluster.folder.join("etc/slurm.conf");
+    let run = |arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command.env("SLURM_CONF", &conf);
+        finish(command)
+    };
+    // The next two minutes: each of them is a moment.
+    let soon = cluster.root("date -d '+1 minute' +%H:%M; date -d '+2 minutes' +%H:%M");
+    let every = format!("daily {}", soon.replace('\n', ","));
+    let added = run(&["schedule", "add", "sweep.yaml", "--cluster", "near", "--every", &every]);
+    added.assert_code(0);
+    let script = project.path(".config/qlaunch/schedules/again/begin.sh");
+    assert!(added.stderr.contains(&format!("sbatch {}", script.display())), "{}", added.stderr);
+    let home = project.path("");
+    cluster.root(&format!("HOME={} sbatch {}", home.display(), script.display()));
+    let pending = || cluster.root("squeue -h -n qlaunch-again -t PENDING -o %i").lines().count();
+    wait("the job for the next moment", || (pending() == 1).then_some(()));
+    let firings = || -> Vec<serde_json::Value> {
+        let shown = run(&["schedule", "show", "again", "--format", "json"]).json();
+        shown["firings"].as_array().unwrap().clone()
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(240);
+    while firings().len() < 2 && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    let log = std::fs::read_to_string(script.with_file_name("begin.log")).unwrap_or_default();
+    let fired = firings();
+    assert_eq!(fired.len(), 2, "{log}");
+    assert!(
+        fired.iter().all(|firing| firing["code"] == 0 && firing["run"] == fired[0]["run"]),
+        "{fired:#?} {log}"
+    );
+    assert_ne!(fired[0]["moment"], fired[1]["moment"]);
+    assert_eq!(pending(), 1, "one for tomorrow, and no more");
+    run(&["schedule", "remove", "again"]).assert_code(0);
+    cluster.root("scancel --name=qlaunch-again");
+}

@@ -4,11 +4,18 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::process_answers::with_functions;
 use super::*;
-use crate::journal::Ending;
 use crate::transport::Local;
 
-const PROCESSES: Processes<Local> = Processes::over(Local);
+/// This machine, whose jobs do not wait for each other.
+fn here() -> Processes {
+    shared(Slots::Unlimited, ProcessProfile::default())
+}
+
+fn shared(slots: Slots, profile: ProcessProfile) -> Processes {
+    Processes::over(Host::Here(Local), slots, profile)
+}
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -21,14 +28,14 @@ fn ticket(folder: &Path, script: &str) -> Ticket {
 }
 
 async fn submit(ticket: &Ticket) -> Handle {
-    match PROCESSES.submit(ticket, &[]).await.unwrap() {
+    match here().submit(ticket, &[]).await.unwrap() {
         Handed::Taken(handle) => handle,
         Handed::Later(why) => panic!("a process does not wait: {why}"),
     }
 }
 
 async fn poll(ticket: &Ticket, handle: &Handle) -> Poll {
-    PROCESSES.poll(&[(ticket.clone(), handle.clone())]).await.unwrap().remove(0)
+    here().poll(&[(ticket.clone(), handle.clone())]).await.unwrap().remove(0)
 }
 
 const RUNNING: Poll = Poll::Running { restart: 0, waiting: None };
@@ -92,12 +99,12 @@ fn a_running_job_is_found_by_its_token_and_stops_when_asked() {
     let script = "trap : TERM\nsleep 60\necho 85 > \"attempts/$1/exit_code\"\n";
     let ticket = ticket(folder.path(), script);
     block_on(async {
-        assert_eq!(PROCESSES.find(&ticket).await.unwrap(), None);
+        assert_eq!(here().find(&ticket).await.unwrap(), None);
         let handle = submit(&ticket).await;
         // Between fork and exec the environment is still the shell's: ask until it is the job's.
         let mut found = None;
         for _ in 0..300 {
-            found = PROCESSES.find(&ticket).await.unwrap();
+            found = here().find(&ticket).await.unwrap();
             if found.is_some() {
                 break;
             }
@@ -106,10 +113,10 @@ fn a_running_job_is_found_by_its_token_and_stops_when_asked() {
         assert_eq!(poll(&ticket, &handle).await, RUNNING);
         // The script may not have set its trap yet; asking again is harmless.
         while poll(&ticket, &handle).await == RUNNING {
-            PROCESSES.cancel(&ticket, &handle).await.unwrap();
+            here().cancel(&ticket, &handle).await.unwrap();
         }
         assert!(matches!(ended(&ticket, &handle).await, Ending::Interrupted | Ending::Lost { .. }));
-        assert_eq!(PROCESSES.find(&ticket).await.unwrap(), None);
+        assert_eq!(here().find(&ticket).await.unwrap(), None);
     });
 }
 
@@ -119,19 +126,89 @@ fn a_process_id_that_was_used_again_is_not_the_job() {
     let ticket = ticket(folder.path(), "exit 0");
     let own = std::process::id();
     block_on(async {
-        let own = PROCESSES.handle(own).await.unwrap().unwrap();
-        assert_eq!(poll(&ticket, &own).await, RUNNING);
-        let Handle::Process { pid, started, boot } = own else { panic!("a process has a process handle") };
-        let other = Handle::Process { pid, started: started + 1, boot };
+        let facts = format!("started {own}");
+        let output = Local.shell(&with_functions(&facts), &[]).await.unwrap();
+        let own = processes(&output.stdout, None).remove(0);
+        assert_eq!(poll(&ticket, &Handle::Process(own.clone())).await, RUNNING);
+        let other = Handle::Process(Process { started: own.started + 1, ..own });
         assert!(matches!(poll(&ticket, &other).await, Poll::Ended { .. }));
         // Signals go to nobody: this test would end otherwise.
-        PROCESSES.kill(&ticket, &other).await.unwrap();
+        here().kill(&ticket, &other).await.unwrap();
     });
 }
 
 #[test]
 fn a_command_with_parentheses_does_not_shift_the_fields() {
-    let line = "7 (a) b (c)) S 1 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-    let stat = stat(line).unwrap();
-    assert_eq!((stat.state, stat.group, stat.started), ('S', 42, 12345));
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("a) S 1 (b");
+    fs::copy("/bin/sleep", &odd).unwrap();
+    let script = format!("exec '{}' 60", odd.display());
+    let ticket = ticket(folder.path(), &script);
+    block_on(async {
+        let handle = submit(&ticket).await;
+        // Until it has become the odd program.
+        let comm = format!("/proc/{}/comm", handle.processes()[0].pid);
+        while fs::read_to_string(&comm).unwrap() != "a) S 1 (b\n" {}
+        assert_eq!(poll(&ticket, &handle).await, RUNNING);
+        here().kill(&ticket, &handle).await.unwrap();
+        assert!(matches!(ended(&ticket, &handle).await, Ending::Lost { .. }));
+    });
+}
+
+/// Attempts of one job that sleeps, each under a token of its own.
+fn sleepers(folder: &Path, count: u32) -> Vec<Ticket> {
+    let first = ticket(folder, "sleep 60");
+    (1..=count)
+        .map(|attempt| Ticket { attempt, token: format!("{}-{attempt}", first.token), ..first.clone() })
+        .collect()
+}
+
+#[test]
+fn jobs_share_a_host_and_those_without_room_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let sleepers = sleepers(folder.path(), 3);
+    let one = || shared(Slots::Counted, ProcessProfile { cpus: Some(1), ..ProcessProfile::default() });
+    let cores = std::thread::available_parallelism().unwrap().get();
+    block_on(async {
+        let mut handles = Vec::new();
+        // Each launcher knows of the others' jobs by their environments.
+        for ticket in sleepers.iter().take(cores.min(2)) {
+            let Handed::Taken(handle) = one().submit(ticket, &[]).await.unwrap() else { panic!("no room") };
+            handles.push((ticket, handle));
+        }
+        let given = |handle: &Handle| {
+            let environment = fs::read(format!("/proc/{}/environ", handle.processes()[0].pid)).unwrap();
+            let text = String::from_utf8_lossy(&environment).into_owned();
+            text.split('\0').find_map(|line| line.strip_prefix("QLAUNCH_CPUS=")).unwrap().to_owned()
+        };
+        if let [(_, first), (_, second)] = &*handles {
+            assert_ne!(given(first), given(second), "two jobs have one CPU");
+        }
+        // Asked again after a lost reply, it is the same process.
+        let (ticket, handle) = &handles[0];
+        let Handed::Taken(again) = one().submit(ticket, &[]).await.unwrap() else { panic!("no room") };
+        assert_eq!(again, *handle);
+        let all = shared(Slots::Counted, ProcessProfile::default());
+        let Handed::Later(why) = all.submit(&sleepers[2], &[]).await.unwrap() else {
+            panic!("oversubscribed")
+        };
+        assert!(why.contains("wants all CPUs"), "{why}");
+        for (ticket, handle) in &handles {
+            one().kill(ticket, handle).await.unwrap();
+            ended(ticket, handle).await;
+        }
+        let Handed::Taken(handle) = all.submit(&sleepers[2], &[]).await.unwrap() else { panic!("no room") };
+        assert_eq!(given(&handle), "all");
+        all.kill(&sleepers[2], &handle).await.unwrap();
+    });
+}
+
+#[test]
+fn a_job_that_no_host_can_ever_take_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let ticket = ticket(folder.path(), "sleep 60");
+    let profile = ProcessProfile { cpus: Some(100_000), ..ProcessProfile::default() };
+    let error = block_on(shared(Slots::Counted, profile).submit(&ticket, &[])).unwrap_err();
+    assert_eq!(error.exit_code(), 22);
+    assert!(error.message.contains("a job wants 100000") && error.hint.is_some(), "{error}");
 }

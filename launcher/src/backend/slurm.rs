@@ -23,6 +23,8 @@ const DROPPED: &str = "DependencyNeverSatisfied";
 pub struct Slurm<T> {
     transport: T,
     cluster: String,
+    /// Milliseconds since the Unix epoch before which no job begins.
+    begin: Option<u64>,
     /// How long a job may be over or unknown without a witness: file systems lag behind the scheduler.
     lag: Duration,
     /// Since when jobs are over or unknown, by name.
@@ -32,7 +34,20 @@ pub struct Slurm<T> {
 impl<T: Transport> Slurm<T> {
     /// SLURM as it is reached over a transport.
     pub fn over(transport: T, cluster: impl Into<String>, lag: Duration) -> Self {
-        Self { transport, cluster: cluster.into(), lag, absent: RefCell::default() }
+        Self { transport, cluster: cluster.into(), begin: None, lag, absent: RefCell::default() }
+    }
+
+    /// The same, whose jobs do not begin before a moment, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn not_before(self, begin: Option<u64>) -> Self {
+        Self { begin, ..self }
+    }
+
+    /// What sbatch is told of the moment: the time until then, because the cluster's clock may have another zone.
+    fn begin(&self) -> Option<String> {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+        let left = u128::from(self.begin?).checked_sub(now).filter(|left| *left > 0)?;
+        Some(format!("--begin=now+{}", left.div_ceil(1000)))
     }
 
     fn unreachable(&self, output: &CommandOutput) -> Error {
@@ -182,6 +197,8 @@ impl<T: Transport> Backend for Slurm<T> {
             // Otherwise a job whose dependency failed would wait for ever.
             arguments.extend([&*dependency, "--kill-on-invalid-dep=yes"]);
         }
+        let begin = self.begin();
+        arguments.extend(begin.as_deref());
         arguments.extend([&*script, &*attempt]);
         let output = self.transport.shell(SUBMIT, &arguments).await?;
         if output.code == Some(0) {

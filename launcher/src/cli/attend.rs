@@ -5,6 +5,7 @@ use qlaunch_shared::sweep::{Decision, Judgement, Portfolio, Sweep, judge};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::main::Context;
+use super::notify::{Messenger, Notifier};
 use crate::engine::Stage;
 use crate::plan::PlannedRun;
 use crate::session::{Carried, Setup, carry_out, entrants, now, write_portfolio};
@@ -26,10 +27,24 @@ pub struct Attended<'a> {
 /// # Errors
 /// A run folder that cannot be written or is driven by another launcher; somebody asked to stop.
 pub fn attend(attended: Attended<'_>, setup: &Setup, context: &mut Context) -> Result<u8> {
+    let mut messenger = Messenger::of(setup.notify.clone(), &attended.run.name, &setup.cluster);
+    let ended = drive(attended, setup, &mut messenger, context);
+    for complaint in messenger.finish() {
+        context.screen.say(&note(Level::Warning, &complaint));
+    }
+    ended
+}
+
+fn drive(
+    attended: Attended<'_>,
+    setup: &Setup,
+    messenger: &mut Messenger,
+    context: &mut Context,
+) -> Result<u8> {
     let carried = {
         let names = attended.run.jobs.iter().map(|job| job.name.clone());
         let mut watch = Watch::new(&mut context.screen, names);
-        carry_out(attended.run, setup, &mut watch)?
+        carry_out(attended.run, setup, &mut Notifier::before(&mut watch, messenger))?
     };
     if carried.detached {
         return Ok(detached(attended.run, context));
@@ -39,7 +54,9 @@ pub fn attend(attended: Attended<'_>, setup: &Setup, context: &mut Context) -> R
     }
     let portfolio = conclude(attended, setup, carried)?;
     show(&portfolio, context)?;
-    Ok(exit_code(&portfolio))
+    let (best, code) = (&portfolio.recommendation, exit_code(&portfolio));
+    messenger.over(best.candidate.as_deref(), &best.reason, code);
+    Ok(code)
 }
 
 /// Judges what came of the run and keeps the portfolio beside it.

@@ -1,6 +1,7 @@
 //! `qlaunch cluster`: which clusters there are, what their profiles say and from where, and the way in.
 
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::Command as Process;
 
 use anstyle::Style;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::cluster_check;
 use super::main::Context;
-use crate::config::{Kind, Overrides, Settings, known_clusters};
+use crate::config::{Kind, Overrides, Settings, SshProfile, known_clusters};
 use crate::session::login_socket;
 use crate::ui::{Column, Table};
 
@@ -80,7 +81,9 @@ fn list(context: &mut Context) -> Result<u8> {
         let loaded = Settings::load(&name, &context.around, &Overrides::default());
         let (kind, host, origin) = match &loaded {
             Ok(settings) => {
-                let host = settings.profile.ssh.as_ref().map_or("this machine", |ssh| &ssh.host).to_owned();
+                let host = settings.profile.ssh.as_ref();
+                let host =
+                    host.map_or("this machine".to_owned(), |ssh| ssh.hosts().collect::<Vec<_>>().join(", "));
                 let origin = settings.origin("profile.kind").unwrap_or_default().to_owned();
                 (settings.profile.kind.name(), host, origin)
             }
@@ -101,6 +104,8 @@ fn show(settings: &Settings, context: &mut Context) -> Result<u8> {
     let mut documents = serde_json::Map::new();
     for (key, value, origin) in settings.all() {
         let key = key.strip_prefix("profile.").unwrap_or(key);
+        // Whoever knows the address can write there.
+        let value = if key == "notify.webhook" { "(not shown)" } else { value };
         documents.insert(key.to_owned(), json!({"value": value, "from": origin}));
         table.row(vec![key.to_owned(), value.to_owned(), origin.to_owned()], Style::new());
     }
@@ -111,14 +116,21 @@ fn show(settings: &Settings, context: &mut Context) -> Result<u8> {
     Ok(0)
 }
 
-/// Lets ssh open a connection, with everything that it wants to ask, and leaves it open for later commands.
+/// Lets ssh open a connection to each host, with everything that it wants to ask, and leaves it open for later commands.
 fn login(settings: &Settings, context: &mut Context) -> Result<u8> {
     let Some(ssh) = settings.profile.ssh.as_ref().filter(|_| settings.profile.kind != Kind::Local) else {
         context.screen.say(&format!("`{}` is this machine: there is nothing to log in to", settings.cluster));
         return Ok(0);
     };
-    let socket = login_socket(&settings.cluster, &context.around)?;
-    let folder = socket.parent().unwrap_or(&socket);
+    for host in ssh.hosts() {
+        let socket = login_socket(&settings.cluster, (ssh, host), &context.around)?;
+        login_to(&ssh.alone(host), &socket, context)?;
+    }
+    Ok(0)
+}
+
+fn login_to(ssh: &SshProfile, socket: &Path, context: &mut Context) -> Result<()> {
+    let folder = socket.parent().unwrap_or(socket);
     // Whoever reaches the socket is logged in.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|error| Error::io("make the folder", folder, &error))?;
@@ -126,12 +138,12 @@ fn login(settings: &Settings, context: &mut Context) -> Result<u8> {
     if let Some(config) = &ssh.config {
         command.arg("-F").arg(context.around.project.join(config));
     }
-    command.arg("-S").arg(&socket);
+    command.arg("-S").arg(socket);
     let mut stop = Process::new("ssh");
-    stop.arg("-S").arg(&socket).args(["-O", "exit", &ssh.host]).stderr(std::process::Stdio::null());
+    stop.arg("-S").arg(socket).args(["-O", "exit", &ssh.host]).stderr(std::process::Stdio::null());
     // A connection of an earlier login may be half dead: the new one takes its place.
     drop(stop.status());
-    drop(std::fs::remove_file(&socket));
+    drop(std::fs::remove_file(socket));
     command.args(["-o", "ControlMaster=yes", "-o", &format!("ControlPersist={LASTS}"), "-o", "BatchMode=no"]);
     command.args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3", "-f", "-N"]);
     if let Some(user) = &ssh.user {
@@ -155,5 +167,5 @@ fn login(settings: &Settings, context: &mut Context) -> Result<u8> {
         "logged in to `{}`; later commands use this connection until it is idle for {LASTS}",
         ssh.host
     ));
-    Ok(0)
+    Ok(())
 }

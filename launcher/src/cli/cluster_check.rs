@@ -8,6 +8,7 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use super::cluster_docker::docker;
+use super::cluster_hosts::hosts;
 use super::cluster_step::{Step, Verdict, failed, step, word};
 use super::main::Context;
 use crate::config::{Kind, Settings};
@@ -64,7 +65,8 @@ async fn steps(settings: &Settings, context: &Context) -> (Vec<Step>, u8) {
             return (steps, error.exit_code());
         }
     };
-    let host = settings.profile.ssh.as_ref().map_or("this machine", |ssh| &ssh.host);
+    let host = settings.profile.ssh.as_ref();
+    let host = host.map_or("this machine".to_owned(), |ssh| ssh.hosts().collect::<Vec<_>>().join(", "));
     steps.push(step("connection", Verdict::Pass, format!("{host}, {} ms", begun.elapsed().as_millis())));
     steps.extend(workspace(&site).await);
     steps.push(clock(&site.host).await);
@@ -92,6 +94,9 @@ async fn steps(settings: &Settings, context: &Context) -> (Vec<Step>, u8) {
     }
     if settings.profile.kind == Kind::Docker {
         steps.extend(docker(&setup).await);
+    }
+    if settings.profile.kind == Kind::Ssh {
+        steps.extend(hosts(&setup).await);
     }
     if settings.profile.kind == Kind::Slurm {
         steps.extend(slurm(&setup.site.host).await);

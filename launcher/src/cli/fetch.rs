@@ -29,8 +29,16 @@ find . -type f ! -name '.*' | LC_ALL=C sort | while IFS= read -r file; do
 done
 "#;
 
-/// Brings the checkpoints of a run to this machine.
+const EXAMPLES: &str = "\
+Examples:
+  qlaunch fetch                                  every checkpoint of the newest run
+  qlaunch fetch tiny-llama-7f3a/fp8_default-kv_fp8 --to models
+
+A fetch that was stopped goes on where it stopped; each file is held against its digest.";
+
+/// Brings the checkpoints of a run to this machine: all of them, or that of `RUN/CANDIDATE`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct FetchArgs {
     #[command(flatten)]
     choice: RunChoice,
@@ -44,22 +52,24 @@ pub struct FetchArgs {
 
 /// Runs the command.
 pub fn run(args: &FetchArgs, context: &mut Context) -> Result<u8> {
-    let known = args.choice.open(&context.around)?;
-    check_names(&args.candidates, &known)?;
+    let (choice, job) = args.choice.with_job(&context.around)?;
+    let known = choice.open(&context.around)?;
+    let named: Vec<String> = args.candidates.iter().cloned().chain(job).collect();
+    check_names(&named, &known)?;
     let state = fold(&known.journal()?);
     let made =
         |name: &str| known.saved.run.jobs.iter().any(|job| job.name == name && job.spec.quantize.is_some());
     let done = |name: &str| state.job(name).is_some_and(|job| job.stage == Stage::Accepted);
-    if let Some(name) = args.candidates.iter().find(|name| !done(name) || !made(name)) {
+    if let Some(name) = named.iter().find(|name| !done(name) || !made(name)) {
         return Err(Error::input(format!("`{name}` has no checkpoint yet"))
             .at(&known.saved.run.folder)
             .hint(format!("see `qlaunch status {}`", known.saved.run.name)));
     }
-    let names: Vec<String> = match args.candidates.is_empty() {
+    let names: Vec<String> = match named.is_empty() {
         true => {
             state.jobs.iter().map(|job| job.name.clone()).filter(|name| done(name) && made(name)).collect()
         }
-        false => args.candidates.clone(),
+        false => named,
     };
     let target = args.to.as_ref().map(|to| context.around.project.join(to));
     let here = target.clone().unwrap_or_else(|| known.saved.run.folder.clone());

@@ -66,7 +66,7 @@ pub fn run(args: &LogsArgs, context: &mut Context) -> Result<u8> {
                 }
                 Err(error) => return Err(error),
             }
-            if !more && (!args.follow || over) {
+            if context.screen.left || (!more && (!args.follow || over)) {
                 return Ok(0);
             }
             if !more {

@@ -34,6 +34,27 @@ pub struct KnownRun {
 }
 
 impl RunChoice {
+    /// The run, and the job of it where `RUN/JOB` was typed. A folder with a run in it is that run.
+    ///
+    /// # Errors
+    /// Settings that cannot be read.
+    pub fn with_job(&self, around: &Surroundings) -> Result<(Self, Option<String>)> {
+        let (run, runs) = (self.run.clone(), self.runs.clone());
+        let Some((above, job)) = run.as_deref().and_then(|run| run.trim_end_matches('/').rsplit_once('/'))
+        else {
+            return Ok((Self { run, runs }, None));
+        };
+        let overrides = Overrides { runs: self.runs.clone(), ..Overrides::default() };
+        let all = Settings::load("local", around, &overrides)?.runs;
+        let is_run = |text: &str| {
+            [all.join(text), around.project.join(text)].iter().any(|folder| Saved::path(folder).exists())
+        };
+        match is_run(run.as_deref().unwrap_or_default()) || !is_run(above) {
+            true => Ok((Self { run, runs }, None)),
+            false => Ok((Self { run: Some(above.to_owned()), runs }, Some(job.to_owned()))),
+        }
+    }
+
     /// The folder of the run.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::main::Context;
 use super::schedule_run::{Asked, run_now};
 use super::submission::read_sweep_file;
-use crate::config::{Overrides, Settings};
+use crate::config::{Kind, Overrides, Settings};
 use crate::plan::absolute;
 use crate::schedule::{Civil, Every, SCHEDULE_VERSION, Schedule, Timer, units};
 use crate::ui::{Column, Table};
@@ -45,6 +45,8 @@ enum Action {
     List,
     /// One schedule: what came of it, and the files of its timer.
     Show(Named),
+    /// The next moment of a schedule.
+    Next(Named),
     /// Runs a schedule's sweep now.
     RunNow(RunNow),
     /// Keeps a schedule without running it.
@@ -69,9 +71,9 @@ struct Add {
     /// Name of the schedule [default: the sweep's].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Whose timer will call.
-    #[arg(long, value_enum, default_value_t = Clock::Systemd)]
-    timer: Clock,
+    /// Whose timer will call [default: systemd; on a login host of SLURM its scrontab, or begin where that is switched off].
+    #[arg(long, value_enum)]
+    timer: Option<Clock>,
     /// Folder of all runs [default: runs, or QLAUNCH_RUNS].
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -103,6 +105,18 @@ enum Clock {
     Cron,
     /// A line of SLURM's scrontab.
     Scrontab,
+    /// A job of SLURM that queues itself again for the next moment.
+    Begin,
+}
+
+/// The timer where nobody chooses one. `here` says that jobs go to the SLURM of this machine.
+fn usual_clock(here: bool) -> Clock {
+    if !here {
+        return Clock::Systemd;
+    }
+    let asked = Process::new("scrontab").arg("-l").output();
+    let works = asked.is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("disabled"));
+    if works { Clock::Scrontab } else { Clock::Begin }
 }
 
 /// Runs the command.
@@ -111,6 +125,7 @@ pub fn run(args: ScheduleArgs, context: &mut Context) -> Result<u8> {
         Action::Add(add) => add_schedule(add, context),
         Action::List => list(context),
         Action::Show(named) => show(&folder(&named.name, context)?, context),
+        Action::Next(named) => next(&folder(&named.name, context)?, context),
         Action::RunNow(args) => {
             let asked = if args.due { Asked::ByTimer } else { Asked::ByPerson };
             run_now(&folder(&args.name, context)?, asked, context)
@@ -166,6 +181,7 @@ fn add_schedule(add: Add, context: &mut Context) -> Result<u8> {
     let (_, sweep) = read_sweep_file(&add.sweep)?;
     let overrides = Overrides { runs: add.runs.clone(), ..Overrides::default() };
     let settings = Settings::load(&add.cluster, &context.around, &overrides)?;
+    let here = settings.profile.kind == Kind::Slurm && settings.profile.ssh.is_none();
     let name = add.name.clone().unwrap_or(sweep.name);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(plain) {
@@ -193,19 +209,20 @@ fn add_schedule(add: Add, context: &mut Context) -> Result<u8> {
         firings: Vec::new(),
     };
     schedule.write(&folder)?;
-    for timer in [Timer::Systemd, Timer::Cron, Timer::Scrontab] {
-        for unit in units(&schedule, timer) {
+    for timer in Timer::ALL {
+        for unit in units(&schedule, &folder, timer) {
             let path = folder.join(&unit.name);
             fs::write(&path, &unit.text).map_err(|error| Error::io("write", &path, &error))?;
         }
     }
     let next = schedule.every.next(schedule.added).map(|moment| moment.to_string());
-    let (timer, start) = start(&schedule, &folder, add.timer);
+    let clock = add.timer.unwrap_or_else(|| usual_clock(here));
+    let (timer, start) = start(&schedule, &folder, clock);
     if context.screen.json {
         context.screen.document(&json!({"schedule": schedule, "next": next, "start": start}))?;
         return Ok(0);
     }
-    for unit in units(&schedule, timer) {
+    for unit in units(&schedule, &folder, timer) {
         context.screen.data(&format!("# {}\n{}", folder.join(&unit.name).display(), unit.text))?;
     }
     context.screen.say(&format!(
@@ -231,6 +248,7 @@ fn start(schedule: &Schedule, folder: &Path, clock: Clock) -> (Timer, String) {
             (Timer::Systemd, start)
         }
         Clock::Cron => (Timer::Cron, format!("(crontab -l; cat {}) | crontab -", at("crontab".to_owned()))),
+        Clock::Begin => (Timer::Begin, format!("sbatch {}", at("begin.sh".to_owned()))),
         Clock::Scrontab => {
             (Timer::Scrontab, format!("(scrontab -l; cat {}) | scrontab -", at("scrontab".to_owned())))
         }
@@ -298,12 +316,22 @@ fn show(folder: &Path, context: &mut Context) -> Result<u8> {
             firing.notes.join("; ")
         ));
     }
-    for timer in [Timer::Systemd, Timer::Cron, Timer::Scrontab] {
-        for unit in units(&schedule, timer) {
+    for timer in Timer::ALL {
+        for unit in units(&schedule, folder, timer) {
             lines.push(format!("\n# {}\n{}", folder.join(&unit.name).display(), unit.text.trim_end()));
         }
     }
     context.screen.data(&lines.join("\n"))?;
+    Ok(0)
+}
+
+fn next(folder: &Path, context: &mut Context) -> Result<u8> {
+    let schedule = Schedule::read(folder)?;
+    let moment = schedule.every.next(wall_clock()?).map(|moment| moment.to_string());
+    match context.screen.json {
+        true => context.screen.document(&json!({"schedule": schedule.name, "next": moment}))?,
+        false => context.screen.data(&moment.unwrap_or_default())?,
+    }
     Ok(0)
 }
 
@@ -322,7 +350,7 @@ fn remove(name: &str, context: &mut Context) -> Result<u8> {
     let folder = folder(name, context)?;
     fs::remove_dir_all(&folder).map_err(|error| Error::io("remove", &folder, &error))?;
     context.screen.say(&format!(
-        "`{name}` is removed; its runs stay. If a timer still calls it: `systemctl --user disable --now qlaunch-{name}.timer`, or take its lines out by `crontab -e` or `scrontab -e`"
+        "`{name}` is removed; its runs stay. If a timer still calls it: `systemctl --user disable --now qlaunch-{name}.timer`, `scancel --name=qlaunch-{name}`, or take its lines out by `crontab -e` or `scrontab -e`"
     ));
     Ok(0)
 }

@@ -11,7 +11,7 @@ use super::runs::RunChoice;
 use super::watch::setup;
 use crate::backend::Poll;
 use crate::engine::{Job, Stage, fold};
-use crate::journal::{Ending, Handle};
+use crate::journal::{Ending, Handle, Process};
 use crate::session::{Opening, glance};
 use crate::ui::{Column, Table, note};
 
@@ -90,7 +90,13 @@ pub fn run(args: &StatusArgs, context: &mut Context) -> Result<u8> {
 fn handle(job: &Job) -> Option<String> {
     match &job.stage {
         Stage::Running { handle: Handle::Slurm { id, .. }, .. } => Some(id.clone()),
-        Stage::Running { handle: Handle::Process { pid, .. }, .. } => Some(format!("process {pid}")),
+        Stage::Running { handle: handle @ (Handle::Process(_) | Handle::Processes(_)), .. } => {
+            let word = |process: &Process| match &process.host {
+                Some(host) => format!("process {} on {host}", process.pid),
+                None => format!("process {}", process.pid),
+            };
+            Some(handle.processes().iter().map(word).collect::<Vec<_>>().join(", "))
+        }
         Stage::Running { handle: Handle::Container { id, .. }, .. } => {
             Some(format!("container {}", id.get(..12).unwrap_or(id)))
         }
@@ -103,6 +109,10 @@ fn standing(job: &Job, poll: Option<&Poll>) -> Standing {
     match (&job.stage, poll) {
         (Stage::Waiting, _) => said("waiting", ""),
         (Stage::Submitting, _) => said("unclear", "the launcher died while it was handed over"),
+        (
+            Stage::Running { handle: Handle::Process(_) | Handle::Processes(_), .. },
+            Some(Poll::Running { waiting: Some(silent), .. }),
+        ) => said("unclear", silent),
         (Stage::Running { .. }, Some(Poll::Running { waiting: Some(reason), .. })) => said("queued", reason),
         (Stage::Running { .. }, Some(Poll::Running { restart: 0, .. }) | None) => said("running", ""),
         (Stage::Running { .. }, Some(Poll::Running { restart, .. })) => {

@@ -120,11 +120,11 @@ impl Submission {
         })
     }
 
-    /// Keeps the sweep file and the plan in the run folder.
+    /// Keeps the sweep file and the plan in the run folder, and when its jobs may begin.
     ///
     /// # Errors
     /// A disk that is full or gone.
-    pub fn write(&self, args: &SubmitArgs) -> Result<()> {
+    pub fn write(&self, args: &SubmitArgs, begin: Option<u64>) -> Result<()> {
         let folder = RunFolder(self.run.folder.clone());
         let plans: serde_json::Map<String, serde_json::Value> =
             self.run.jobs.iter().map(|job| (job.name.clone(), json!(job.plan))).collect();
@@ -138,6 +138,7 @@ impl Submission {
             version: RUN_VERSION,
             cluster: self.settings.cluster.clone(),
             submit: args.again(),
+            begin,
             run: self.run.clone(),
             sweep,
         };

@@ -1,6 +1,7 @@
 //! `qlaunch submit`: from a sweep file to a judged portfolio.
 
 use std::path::PathBuf;
+use std::process::Command as Process;
 
 use clap::Args;
 use qlaunch_shared::protocol::RunFolder;
@@ -9,9 +10,12 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use super::attend::{Attended, attend};
 use super::main::Context;
 use super::plan::GroupChoice;
+use super::schedule::wall_clock;
 use super::smoke::smoke;
 use super::submission::{Submission, dry_run, header};
-use crate::session::Opening;
+use crate::config::Kind;
+use crate::schedule::Begin;
+use crate::session::{Opening, now};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +58,9 @@ pub struct SubmitArgs {
     pub rehash: bool,
     #[command(flatten)]
     pub groups: GroupChoice,
+    /// Lets no job begin before: 22:00, 2026-11-22T02:00, now+90m. SLURM holds them; elsewhere this command waits.
+    #[arg(long, value_name = "WHEN")]
+    pub begin: Option<Begin>,
     /// Answers every question with yes.
     #[arg(long)]
     pub yes: bool,
@@ -72,7 +79,9 @@ impl SubmitArgs {
 pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     let submission = Submission::read(&args, &context.around)?;
     let opening = if args.fresh || args.rehash { Opening::Fresh } else { Opening::Retry };
-    let setup = submission.setup(&context.around, opening)?;
+    let mut setup = submission.setup(&context.around, opening)?;
+    let begin = args.begin.map(moment).transpose()?;
+    setup.not_before(begin);
     if args.dry_run {
         dry_run(&args, &submission, &setup, context)?;
         return Ok(0);
@@ -86,10 +95,48 @@ pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     context.screen.data(&header(&submission))?;
     confirm_fresh(&args, &submission, context)?;
     submission.bring(&setup, &mut |text| context.screen.say(text))?;
-    submission.write(&args)?;
+    submission.write(&args, begin)?;
+    if let Some(begin) = args.begin {
+        context.screen.say(&waiting(begin, setup.kind)?);
+    }
     let again = args.again();
     let attended = Attended { run: &submission.run, sweep: &submission.sweep, submit: &again };
     attend(attended, &setup, context)
+}
+
+/// The moment as milliseconds since the Unix epoch, by the system's own rules for zones and daylight saving.
+fn moment(begin: Begin) -> Result<u64> {
+    let Some(moment) = begin.moment(wall_clock()?) else {
+        let Begin::After(time) = begin else { return Err(Error::bug("a moment was lost")) };
+        return Ok(now() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    };
+    let output = Process::new("date").args(["-d", &moment.to_string(), "+%s"]).output();
+    let output = output.map_err(|error| Error::bug(format!("cannot ask `date` for the time: {error}")))?;
+    let seconds = String::from_utf8_lossy(&output.stdout).trim().parse::<u64>();
+    let seconds = seconds.map_err(|_| {
+        Error::usage(format!("there is no {moment} on this machine's clock"))
+            .hint("clocks are put forward then")
+    })?;
+    match seconds * 1000 > now() {
+        true => Ok(seconds * 1000),
+        false => Err(Error::usage(format!("{moment} is over")).hint("leave `--begin` away to begin now")),
+    }
+}
+
+/// Who holds the jobs until then.
+fn waiting(begin: Begin, kind: Kind) -> Result<String> {
+    let when = match begin.moment(wall_clock()?) {
+        Some(moment) => format!("at {moment}"),
+        None => "then".to_owned(),
+    };
+    Ok(match kind {
+        Kind::Slurm => format!("SLURM lets the jobs begin {when}; Ctrl-C leaves them to it"),
+        Kind::Local | Kind::Ssh | Kind::Docker => {
+            format!(
+                "the jobs begin {when} if this command still runs: there is no scheduler that could hold them"
+            )
+        }
+    })
 }
 
 /// A fresh start replaces checkpoints that somebody may be using.

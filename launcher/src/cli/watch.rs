@@ -39,7 +39,8 @@ pub struct RerunArgs {
 /// Runs `watch`.
 pub fn run(args: &WatchArgs, context: &mut Context) -> Result<u8> {
     let known = args.choice.open(&context.around)?;
-    let setup = setup(&known, &context.around, Opening::Attach)?;
+    let mut setup = setup(&known, &context.around, Opening::Attach)?;
+    setup.not_before(known.saved.begin);
     drive(&known, &setup, context)
 }
 

@@ -3,12 +3,16 @@
 mod embedded;
 mod layer;
 mod library;
+mod notify;
 mod profile;
 mod settings;
 mod surroundings;
 
 pub use embedded::{template, template_names};
 pub use library::library;
-pub use profile::{ContainerRuntime, DockerProfile, Kind, Profile, SlurmProfile, SshProfile, WorkerBuild};
+pub use notify::{Notify, Occasion};
+pub use profile::{
+    ContainerRuntime, DockerProfile, Kind, ProcessProfile, Profile, SlurmProfile, SshProfile, WorkerBuild,
+};
 pub use settings::{Overrides, Settings, known_clusters};
 pub use surroundings::{Secrets, Surroundings};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,9 @@ pub struct Profile {
     /// How containers are made.
     #[serde(default)]
     pub docker: DockerProfile,
+    /// What a job takes of hosts without a scheduler.
+    #[serde(default)]
+    pub process: ProcessProfile,
 }
 
 /// What runs the jobs of a cluster.
@@ -99,6 +103,9 @@ pub enum WorkerBuild {
 pub struct SshProfile {
     /// Host name or alias.
     pub host: String,
+    /// Further hosts without a scheduler, which see the same workspace; jobs go wherever there is room.
+    #[serde(default)]
+    pub others: Vec<String>,
     /// User there.
     #[serde(default)]
     pub user: Option<String>,
@@ -111,6 +118,53 @@ pub struct SshProfile {
     /// An OpenSSH configuration to read instead of `~/.ssh/config`.
     #[serde(default)]
     pub config: Option<PathBuf>,
+}
+
+impl SshProfile {
+    /// The names of all hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.host).chain(&self.others).map(String::as_str)
+    }
+
+    /// The way to one of the hosts alone.
+    #[must_use]
+    pub fn alone(&self, host: &str) -> Self {
+        Self { host: host.to_owned(), others: Vec::new(), ..self.clone() }
+    }
+}
+
+/// What a job takes of hosts without a scheduler. Jobs of all launchers of one user share a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessProfile {
+    /// CPUs on each of its hosts; none means all of them, so that a host has one job at a time.
+    pub cpus: Option<u32>,
+    /// GPUs on each of its hosts.
+    pub gpus: u32,
+    /// Hosts of each job, whose ranks share the model's layers.
+    pub hosts: u32,
+    /// Ranks on each host, where a job has several hosts.
+    pub ranks_per_host: u32,
+    /// Seconds of silence after which the jobs of one of several hosts go to the others.
+    pub lost_seconds: f64,
+}
+
+impl ProcessProfile {
+    /// Seconds of silence after which the jobs of a host go elsewhere, as a duration.
+    pub fn lost(&self) -> Duration {
+        Duration::try_from_secs_f64(self.lost_seconds).unwrap_or_default()
+    }
+
+    /// Time that one of several hosts has for an answer.
+    pub fn patience(&self) -> Duration {
+        self.lost().clamp(Duration::from_secs(5), Duration::from_secs(30))
+    }
+}
+
+impl Default for ProcessProfile {
+    fn default() -> Self {
+        Self { cpus: None, gpus: 0, hosts: 1, ranks_per_host: 1, lost_seconds: 300.0 }
+    }
 }
 
 /// What is asked of SLURM for each job. What is not said is left to the cluster's defaults.

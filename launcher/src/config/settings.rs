@@ -12,7 +12,8 @@ use serde::Deserialize;
 use super::Surroundings;
 use super::embedded::{cluster, cluster_names};
 use super::layer::Layer;
-use super::profile::{Kind, Profile};
+use super::notify::Notify;
+use super::profile::{Kind, ProcessProfile, Profile, SshProfile};
 use super::surroundings::VARIABLES;
 
 /// What flags say; a flag that was not given says nothing.
@@ -35,6 +36,8 @@ pub struct Settings {
     pub worker: Option<PathBuf>,
     /// Folder of recipes that goes before all others; [`super::library`] looks there.
     pub recipes: Option<PathBuf>,
+    /// Who is told what happens to runs.
+    pub notify: Notify,
     /// Name of the cluster.
     pub cluster: String,
     /// How the cluster is used.
@@ -49,6 +52,8 @@ struct Written {
     runs: PathBuf,
     worker: Option<PathBuf>,
     recipes: Option<PathBuf>,
+    #[serde(default)]
+    notify: Notify,
     profile: Profile,
 }
 
@@ -73,6 +78,7 @@ impl Settings {
             runs: absolute(written.runs, &around.project),
             worker: written.worker.map(|worker| absolute(worker, &around.project)),
             recipes: written.recipes.map(|recipes| absolute(recipes, &around.project)),
+            notify: written.notify,
             cluster: cluster.to_owned(),
             profile: written.profile,
             origins,
@@ -127,8 +133,45 @@ fn check(profile: &Profile, origins: &Origins) -> Result<()> {
         (Kind::Local, Some(_)) => {
             missing("a cluster of kind `local` has no host", "write `kind = \"ssh\"`, or take `[ssh]` away")
         }
+        (Kind::Ssh, Some(ssh)) => check_hosts(ssh, &profile.process, origins),
+        (kind, Some(ssh)) if !ssh.others.is_empty() => {
+            let name = kind.name();
+            missing(
+                &format!("a cluster of kind `{name}` is reached by one host"),
+                "take `ssh.others` away, or write `kind = \"ssh\"`",
+            )
+        }
         _ => Ok(()),
     }
+}
+
+/// Hosts without a scheduler, and what a job takes of them.
+fn check_hosts(ssh: &SshProfile, process: &ProcessProfile, origins: &Origins) -> Result<()> {
+    let fault = |key: &str, message: String, hint: &str| {
+        let origin = origins.get(key).or_else(|| origins.get("profile.kind"));
+        let origin = origin.map(|(_, origin)| origin.clone()).unwrap_or_default();
+        Err(Error::input(message).at(origin).key(key).hint(hint))
+    };
+    let (there, wanted) = (ssh.hosts().count(), process.hosts as usize);
+    let mut names: Vec<&str> = ssh.hosts().collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        let message = format!("the host `{}` is named twice", pair[0]);
+        return fault("profile.ssh.others", message, "name each host once");
+    }
+    if wanted == 0 || process.ranks_per_host == 0 || process.cpus == Some(0) {
+        let message = "a job takes at least one host, one rank on it and one CPU".to_owned();
+        return fault("profile.process", message, "take the 0 away");
+    }
+    if wanted > there {
+        let message = format!("a job wants {wanted} hosts, and there are {there}");
+        return fault(
+            "profile.process.hosts",
+            message,
+            "name more in `ssh.others`, or lower `process.hosts`",
+        );
+    }
+    Ok(())
 }
 
 /// The lowest layer first.

@@ -46,7 +46,8 @@ impl std::fmt::Debug for Secrets {
 }
 
 /// The environment variables that are read, with the setting that each one sets.
-pub const VARIABLES: [(&str, &str); 6] = [
+pub const VARIABLES: [(&str, &str); 7] = [
+    ("QLAUNCH_WEBHOOK", "notify.webhook"),
     ("QLAUNCH_RUNS", "runs"),
     ("QLAUNCH_RECIPES", "recipes"),
     ("QLAUNCH_WORKER", "worker"),

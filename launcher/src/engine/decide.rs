@@ -15,6 +15,8 @@ pub struct Policy {
     pub grace: u64,
     /// Whether candidates are handed over before their baselines are done, because the scheduler can hold them back.
     pub ahead: bool,
+    /// Milliseconds since the Unix epoch before which nothing is handed over, where no scheduler can be told so.
+    pub begin: Option<u64>,
 }
 
 /// Further tries after more important jobs took the place: that says nothing against the job.
@@ -64,7 +66,8 @@ pub enum Action {
 
 /// What to do now. Doing all of it and asking again at the same moment gives nothing more to do.
 pub fn decide(state: &State, now: u64, policy: &Policy) -> Vec<Action> {
-    let mut free = policy.jobs.saturating_sub(state.running());
+    let early = policy.begin.is_some_and(|begin| now < begin);
+    let mut free = if early { 0 } else { policy.jobs.saturating_sub(state.running()) };
     let mut actions = Vec::new();
     for job in &state.jobs {
         let action = next(job, state, now, policy);

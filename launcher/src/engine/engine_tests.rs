@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::engine::fold;
-use crate::journal::{Ending, Entry, Handle, JobName, Line, Loss, parse};
+use crate::journal::{Ending, Entry, Handle, JobName, Line, Loss, Process, parse};
 
-const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000, ahead: false };
+const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000, ahead: false, begin: None };
 
 fn opened(fresh: bool) -> Entry {
     let job = |name: &str, baseline| JobName { name: name.to_owned(), baseline };
@@ -17,7 +17,7 @@ fn submitting(job: &str, attempt: u32) -> Entry {
 }
 
 fn submitted(job: &str, attempt: u32) -> Entry {
-    let handle = Handle::Process { pid: 7, started: 7, boot: "x".to_owned() };
+    let handle = Handle::Process(Process { pid: 7, started: 7, boot: "x".to_owned(), host: None });
     Entry::Submitted { job: job.to_owned(), attempt, handle }
 }
 
@@ -120,6 +120,15 @@ fn stopping_tells_running_jobs_once_kills_after_the_grace_and_starts_nothing() {
     life.push(ended("a", 1, Ending::Interrupted));
     assert_eq!(actions(&life), []);
     assert!(is_over(&state(&life)));
+}
+
+#[test]
+fn nothing_is_handed_over_before_its_time() {
+    let policy = Policy { begin: Some(500), ..POLICY };
+    let life = [opened(false)];
+    assert_eq!(decide(&state(&life), 499, &policy), []);
+    assert_eq!(decide(&state(&life), 500, &policy), [submit("bf16", 1)]);
+    assert!(!is_over(&state(&life)));
 }
 
 const AHEAD: Policy = Policy { jobs: 9, ahead: true, ..POLICY };

@@ -121,19 +121,39 @@ pub struct JobName {
     pub baseline: bool,
 }
 
+/// A process of some host. Process ids are used again; these facts together are not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id, which is also the id of its process group.
+    pub pid: u32,
+    /// Clock ticks from boot to its start (field 22 of `/proc/PID/stat`); 0 if it was over before anybody could look.
+    pub started: u64,
+    /// Id of the boot.
+    pub boot: String,
+    /// Name of its host, where the cluster has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+impl Handle {
+    /// The processes of a job; none if it is something else.
+    pub fn processes(&self) -> &[Process] {
+        match self {
+            Self::Process(process) => std::slice::from_ref(process),
+            Self::Processes(processes) => processes,
+            Self::Slurm { .. } | Self::Container { .. } => &[],
+        }
+    }
+}
+
 /// What a backend calls a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Handle {
-    /// A process that leads a session of its own. Process ids are used again; these three together are not.
-    Process {
-        /// Process id, which is also the id of its process group.
-        pid: u32,
-        /// Clock ticks from boot to its start (field 22 of `/proc/PID/stat`).
-        started: u64,
-        /// Id of the boot.
-        boot: String,
-    },
+    /// A process that leads a session of its own.
+    Process(Process),
+    /// One on each host of a job.
+    Processes(Vec<Process>),
     /// A job of SLURM. A controller that crashes gives job ids away twice, so the name decides.
     Slurm {
         /// Job id.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
 
-use crate::config::{ContainerRuntime, DockerProfile, Profile};
+use crate::config::{ContainerRuntime, DockerProfile, ProcessProfile, Profile};
 
 /// What a job script is rendered from.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ pub struct Script<'a> {
 }
 
 /// What a cluster's profile adds to every job.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Extras {
     /// Shell lines before the worker.
     pub setup: Vec<String>,
@@ -50,6 +50,8 @@ pub struct Extras {
     pub slurm: SlurmExtras,
     /// How containers are made; its `options` are complete, from every key of the profile.
     pub docker: DockerExtras,
+    /// What a job takes of hosts without a scheduler.
+    pub process: ProcessProfile,
     /// Names of the variables in the file of secrets.
     pub secret_names: Vec<String>,
 }
@@ -154,6 +156,7 @@ impl Extras {
                 options,
             },
             docker: DockerExtras::of(&profile.docker),
+            process: profile.process.clone(),
             secret_names: profile.secrets.clone(),
         }
     }
@@ -192,6 +195,10 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             gpus => script.extras.docker.gpus,
             options => script.extras.docker.options.clone(),
         },
+        process => context! {
+            hosts => script.extras.process.hosts,
+            ranks_per_host => script.extras.process.ranks_per_host,
+        },
         secret_names => script.extras.secret_names.clone(),
         reads => script.reads.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         writes => script.writes.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
@@ -212,7 +219,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             Some(line) => failure.line(line, 1),
             None => failure,
         }
-        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, writes, needs, leaves, slurm, docker, and the filter `shell`")
+        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, writes, needs, leaves, slurm, docker, process, and the filter `shell`")
     })
 }
 

@@ -22,6 +22,9 @@ pub struct Saved {
     pub sweep: PathBuf,
     /// The command that submits it again.
     pub submit: String,
+    /// Milliseconds since the Unix epoch before which its jobs do not begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<u64>,
     /// The run.
     pub run: PlannedRun,
 }

@@ -1,5 +1,6 @@
 //! Sweeps that run again and again: when, by whose clock, and what got worse. Pure: clocks are passed in.
 
+mod begin;
 mod civil;
 mod due;
 mod every;
@@ -7,6 +8,7 @@ mod regression;
 mod saved;
 mod timers;
 
+pub use begin::Begin;
 pub use civil::Civil;
 pub use due::{Due, due};
 pub use every::Every;

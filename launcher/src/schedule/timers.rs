@@ -1,5 +1,7 @@
 //! A schedule as the timers of other programs: systemd, cron, SLURM's scrontab.
 
+use std::path::Path;
+
 use super::every::{DAYS, Every};
 use super::saved::Schedule;
 use crate::plan::quote;
@@ -13,6 +15,13 @@ pub enum Timer {
     Cron,
     /// Lines of SLURM's scrontab.
     Scrontab,
+    /// A job of SLURM that puts the next one into the queue, where a site has no scrontab.
+    Begin,
+}
+
+impl Timer {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Systemd, Self::Cron, Self::Scrontab, Self::Begin];
 }
 
 /// A file for a timer.
@@ -24,8 +33,8 @@ pub struct Unit {
     pub text: String,
 }
 
-/// The files of a timer.
-pub fn units(schedule: &Schedule, timer: Timer) -> Vec<Unit> {
+/// The files of a timer, which lie in the schedule's folder.
+pub fn units(schedule: &Schedule, folder: &Path, timer: Timer) -> Vec<Unit> {
     let unit = |name: String, text: String| Unit { name, text };
     match timer {
         Timer::Systemd => vec![
@@ -39,6 +48,7 @@ pub fn units(schedule: &Schedule, timer: Timer) -> Vec<Unit> {
                 format!("#SCRON --job-name=qlaunch-{} --cpus-per-task=1 --time=1-00:00:00\n", schedule.name);
             vec![unit("scrontab".to_owned(), crontab(schedule, &options))]
         }
+        Timer::Begin => vec![unit("begin.sh".to_owned(), begin(schedule, folder))],
     }
 }
 
@@ -76,6 +86,35 @@ fn timer_unit(schedule: &Schedule) -> String {
     )
 }
 
+/// A job that first queues the next one, then knocks. One that SLURM starts again finds the next one in the queue.
+fn begin(schedule: &Schedule, folder: &Path) -> String {
+    let Schedule { name, every, .. } = schedule;
+    let program = quote(&schedule.program.display().to_string());
+    let script = quote(&folder.join("begin.sh").display().to_string());
+    // SLURM reads `%` as the beginning of a pattern.
+    let log = folder.join("begin.log").display().to_string().replace('%', "%%");
+    format!(
+        r#"#!/bin/sh
+# qlaunch {name}: {every}. `sbatch {script}` lets it begin, `scancel --name=qlaunch-{name}` ends it.
+#SBATCH --job-name=qlaunch-{name}
+#SBATCH --cpus-per-task=1
+#SBATCH --time=1-00:00:00
+#SBATCH --output="{log}"
+#SBATCH --open-mode=append
+# A schedule that was removed ends here.
+next=$({program} schedule next {name}) || exit
+queued() {{ squeue -h -u "$(id -un)" -n qlaunch-{name} -t PENDING -o %i; }}
+tries=0
+until [ -n "$(queued)" ] || sbatch --begin="$next" {script}; do
+    [ "$tries" -lt 60 ] || break
+    tries=$((tries + 1))
+    sleep 60
+done
+exec {program} schedule run-now {name} --due
+"#
+    )
+}
+
 fn crontab(schedule: &Schedule, options: &str) -> String {
     let Every { days, times, .. } = &schedule.every;
     // cron counts from Sunday.
@@ -110,21 +149,38 @@ mod tests {
         }
     }
 
+    fn files(every: &str, timer: Timer) -> Vec<Unit> {
+        units(&schedule(every), Path::new("/home/me/50% work"), timer)
+    }
+
+    #[test]
+    fn a_job_queues_the_next_one_before_it_knocks() {
+        let text = &files("daily 02:00", Timer::Begin)[0].text;
+        let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no `{words}` in {text}"));
+        assert!(
+            at("sbatch --begin=\"$next\" '/home/me/50% work/begin.sh'")
+                < at("exec '/opt/my tools/qlaunch' schedule run-now nightly --due")
+        );
+        assert!(text.contains("#SBATCH --output=\"/home/me/50%% work/begin.log\""), "{text}");
+        // Lines behind the first command are none of sbatch's.
+        assert!(text.rfind("#SBATCH").unwrap() < at("next="));
+    }
+
     #[test]
     fn crontabs_have_a_line_for_each_time() {
-        let text = &units(&schedule("Mon..Fri 02:00,14:30"), Timer::Cron)[0].text;
+        let text = &files("Mon..Fri 02:00,14:30", Timer::Cron)[0].text;
         let command = "'/opt/my tools/qlaunch' schedule run-now nightly --due";
         let expected = format!(
             "# qlaunch nightly: Mon..Fri 02:00,14:30\n0 2 * * 1,2,3,4,5 {command}\n30 14 * * 1,2,3,4,5 {command}\n"
         );
         assert_eq!(*text, expected);
-        assert!(units(&schedule("daily 00:00"), Timer::Cron)[0].text.contains("\n0 0 * * * "));
-        assert!(units(&schedule("Sat,Sun 03:05"), Timer::Cron)[0].text.contains("\n5 3 * * 6,0 "));
+        assert!(files("daily 00:00", Timer::Cron)[0].text.contains("\n0 0 * * * "));
+        assert!(files("Sat,Sun 03:05", Timer::Cron)[0].text.contains("\n5 3 * * 6,0 "));
     }
 
     #[test]
     fn scrontabs_put_their_options_before_each_line() {
-        let text = &units(&schedule("Sun 03:30"), Timer::Scrontab)[0].text;
+        let text = &files("Sun 03:30", Timer::Scrontab)[0].text;
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("#SCRON --job-name=qlaunch-nightly"), "{text}");
         assert!(lines[2].starts_with("30 3 * * 0 '/opt/my tools/qlaunch'"), "{text}");
@@ -138,7 +194,7 @@ mod tests {
         std::fs::copy("/bin/true", &program).unwrap();
         let schedule = Schedule { program, ..schedule("Fri..Mon 02:00,23:59") };
         let mut paths = Vec::new();
-        for unit in units(&schedule, Timer::Systemd) {
+        for unit in units(&schedule, work.path(), Timer::Systemd) {
             let path = work.path().join(&unit.name);
             std::fs::write(&path, &unit.text).unwrap();
             paths.push(path);

@@ -10,8 +10,8 @@ use qlaunch_shared::{Error, Result};
 use super::drive::Drive;
 use super::listener::Listener;
 use super::site::{Pace, Site, block_on};
-use crate::backend::{Backend, Docker, Processes, Slurm, docker_refusal};
-use crate::config::{Kind, Secrets, Settings, Surroundings, template};
+use crate::backend::{Backend, Docker, Processes, Slots, Slurm, docker_refusal};
+use crate::config::{Kind, Notify, Profile, Secrets, Settings, Surroundings, template};
 use crate::engine::{Policy, State};
 use crate::journal::{Entry, Journal, Line};
 use crate::plan::{Extras, PlannedRun, quote};
@@ -49,6 +49,10 @@ pub struct Setup {
     pub opening: Opening,
     /// Jobs that run again although they are done.
     pub again: Vec<String>,
+    /// Who is told what happens.
+    pub notify: Notify,
+    /// Milliseconds since the Unix epoch before which the scheduler lets no job begin.
+    begin: Option<u64>,
 }
 
 /// How a session treats what earlier ones left.
@@ -107,21 +111,28 @@ impl Setup {
             worker,
             shipping,
             policy: Policy {
-                // A container without a number of CPUs takes all of them.
-                jobs: if profile.kind == Kind::Docker && profile.docker.cpus.is_none() {
-                    1
-                } else {
-                    profile.jobs
-                },
+                jobs: profile.jobs.min(places(profile)),
                 attempts: profile.attempts,
                 grace: if near { GRACE } else { FAR_GRACE },
                 ahead: profile.kind == Kind::Slurm,
+                begin: None,
             },
             pace: Pace::of(settings),
             lag: Duration::try_from_secs_f64(profile.slurm.lag_seconds).unwrap_or_default(),
             opening,
             again: Vec::new(),
+            notify: settings.notify.clone(),
+            begin: None,
         })
+    }
+
+    /// Lets no job begin before a moment, in milliseconds since the Unix epoch. SLURM is told so, and the launcher can go;
+    /// elsewhere jobs wait in the launcher.
+    pub fn not_before(&mut self, begin: Option<u64>) {
+        match self.kind {
+            Kind::Slurm => self.begin = begin,
+            Kind::Local | Kind::Ssh | Kind::Docker => self.policy.begin = begin,
+        }
     }
 
     /// The setup of jobs on this machine.
@@ -171,9 +182,26 @@ impl Setup {
         self.site.host.write_private(path, lines.collect::<String>().as_bytes()).await
     }
 
+    /// The hosts as a backend that starts processes.
+    pub(super) fn processes(&self) -> Processes {
+        let slots = if self.kind == Kind::Local { Slots::Unlimited } else { Slots::Counted };
+        Processes::over(self.site.host.clone(), slots, self.extras.process.clone())
+    }
+
     /// Whether jobs outlive a launcher that is asked to stop.
     pub fn detaches(&self) -> bool {
         self.kind != Kind::Local
+    }
+}
+
+/// Jobs that there is room for at most: one that does not say how many CPUs it takes has all of its host.
+fn places(profile: &Profile) -> usize {
+    match (profile.kind, &profile.ssh) {
+        (Kind::Docker, _) if profile.docker.cpus.is_none() => 1,
+        (Kind::Ssh, Some(ssh)) if profile.process.cpus.is_none() => {
+            ssh.hosts().count() / profile.process.hosts.max(1) as usize
+        }
+        _ => usize::MAX,
     }
 }
 
@@ -203,7 +231,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
     block_on(async {
         match setup.kind {
             Kind::Slurm => {
-                let backend = Slurm::over(host.clone(), &setup.cluster, setup.lag);
+                let backend = Slurm::over(host.clone(), &setup.cluster, setup.lag).not_before(setup.begin);
                 drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
             }
             Kind::Docker => {
@@ -211,7 +239,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
                 drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
             }
             Kind::Local | Kind::Ssh => {
-                let backend = Processes::over(host.clone());
+                let backend = setup.processes();
                 drive(Drive::new(run, setup, (journal, &lines), (backend, host), listener)).await
             }
         }

@@ -6,7 +6,7 @@ use qlaunch_shared::protocol::RunFolder;
 use super::carry::Setup;
 use super::drive::token;
 use super::site::block_on;
-use crate::backend::{Backend, Docker, Poll, Processes, Slurm, Ticket};
+use crate::backend::{Backend, Docker, Poll, Slurm, Ticket};
 use crate::config::Kind;
 use crate::engine::{Stage, State};
 use crate::journal::{Handle, Line};
@@ -36,7 +36,7 @@ pub fn glance(run: &PlannedRun, setup: &Setup, lines: &[Line], state: &State) ->
                 let settings = setup.extras.docker.clone();
                 Docker::over(host, &setup.cluster, settings).poll(&asked).await
             }
-            Kind::Local | Kind::Ssh => Processes::over(host).poll(&asked).await,
+            Kind::Local | Kind::Ssh => setup.processes().poll(&asked).await,
         }
     })?;
     Ok(names.into_iter().zip(polls).collect())

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use crate::config::{Kind, Settings, Surroundings};
-use crate::transport::{Host, Local, Ssh, Transport, Way};
+use crate::config::{Kind, Settings, SshProfile, Surroundings};
+use crate::transport::{Fleet, Host, Local, Ssh, Transport, Way};
 
 /// A host where jobs run, and the folder of ours on it.
 #[derive(Debug, Clone)]
@@ -44,7 +44,36 @@ impl Site {
                 .key("workspace")
                 .hint("set it to a folder that you can write and that all nodes see"));
         }
-        Ok(Self { host, workspace: Some(PathBuf::from(output.stdout.trim())) })
+        let site = Self { host, workspace: Some(PathBuf::from(output.stdout.trim())) };
+        site.check_shared(settings).await?;
+        Ok(site)
+    }
+
+    /// Makes sure that all of several hosts see the workspace as one; hosts that do not answer are not asked.
+    async fn check_shared(&self, settings: &Settings) -> Result<()> {
+        let (Some(workspace), hosts) = (&self.workspace, self.host.each()) else { return Ok(()) };
+        if hosts.len() < 2 {
+            return Ok(());
+        }
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let mark = workspace.join(format!(".seen-{}-{since}", std::process::id()));
+        self.host.write(&mark, b"").await?;
+        let mut blind = None;
+        for host in &hosts {
+            match host.exists(&mark).await {
+                Ok(false) if blind.is_none() => blind = host.name().map(str::to_owned),
+                Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
+                _ => {}
+            }
+        }
+        self.host.remove(&mark).await?;
+        let Some(name) = blind else { return Ok(()) };
+        let message =
+            format!("`{name}` does not see the workspace of the other hosts: {}", workspace.display());
+        Err(Error::input(message)
+            .at(settings.origin("profile.workspace").unwrap_or_default())
+            .key("workspace")
+            .hint("set it to a folder that all hosts mount, or make a cluster of each host"))
     }
 
     /// The folder of the store where jobs find what others have made.
@@ -77,23 +106,35 @@ pub fn host(settings: &Settings, around: &Surroundings) -> Result<Host> {
     let Some(ssh) = &settings.profile.ssh else {
         return Ok(Host::Here(Local));
     };
-    let mut profile = ssh.clone();
-    if let Some(config) = profile.config.take() {
-        profile.config = Some(around.project.join(config));
+    let config = ssh.config.as_ref().map(|config| around.project.join(config));
+    let cluster = settings.cluster.clone();
+    let to = |name: &str| {
+        let profile = SshProfile { config: config.clone(), ..ssh.alone(name) };
+        let login = login_socket(&settings.cluster, (ssh, name), around)?;
+        Ok((name.to_owned(), Ssh::to(Way { cluster: cluster.clone(), profile, login })))
+    };
+    if ssh.others.is_empty() {
+        return Ok(Host::Far(to(&ssh.host)?.1));
     }
-    let login = login_socket(&settings.cluster, around)?;
-    Ok(Host::Far(Ssh::to(Way { cluster: settings.cluster.clone(), profile, login })))
+    let hosts: Vec<(String, Ssh)> = ssh.hosts().map(to).collect::<Result<_>>()?;
+    Ok(Host::Fleet(Fleet::of(hosts, settings.profile.process.patience())))
 }
 
-/// The socket of the connection that a person opened by `qlaunch cluster login`.
+/// The socket of the connection to a host that a person opened by `qlaunch cluster login`.
 ///
 /// # Errors
 /// No home folder.
-pub fn login_socket(cluster: &str, around: &Surroundings) -> Result<PathBuf> {
+pub fn login_socket(
+    cluster: &str,
+    (ssh, host): (&SshProfile, &str),
+    around: &Surroundings,
+) -> Result<PathBuf> {
     let user = around.user.as_ref().ok_or_else(|| {
         Error::new(ErrorKind::Input, "there is no home folder for the socket of a login").hint("set HOME")
     })?;
-    Ok(user.join("logins").join(cluster))
+    // Each of several hosts has one of its own.
+    let name = if ssh.others.is_empty() { cluster.to_owned() } else { format!("{cluster}@{host}") };
+    Ok(user.join("logins").join(name))
 }
 
 /// Runs the asynchronous edge on this thread.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use qlaunch_shared::Result;
 
 use super::contract::{Chunk, CommandOutput, Transport, Wanted};
+use super::fleet::{Fleet, Member};
 use super::{Local, Ssh};
 
 /// A host.
@@ -15,6 +16,30 @@ pub enum Host {
     Here(Local),
     /// A machine behind SSH.
     Far(Ssh),
+    /// One of several machines behind SSH.
+    Member(Member),
+    /// Several machines behind SSH that see the same files.
+    Fleet(Fleet),
+}
+
+impl Host {
+    /// Every host behind it; itself where it is one.
+    pub fn each(&self) -> Vec<Self> {
+        match self {
+            Self::Fleet(fleet) => fleet.members().iter().cloned().map(Self::Member).collect(),
+            one => vec![one.clone()],
+        }
+    }
+
+    /// Its name, where it is one of several.
+    pub fn name(&self) -> Option<&str> {
+        if let Self::Member(member) = self { Some(member.name()) } else { None }
+    }
+
+    /// How long it is known not to answer; one that is alone is asked every time.
+    pub fn silent_for(&self) -> Option<Duration> {
+        if let Self::Member(member) = self { member.silent_for() } else { None }
+    }
 }
 
 /// Calls the same method of whichever host it is.
@@ -23,6 +48,8 @@ macro_rules! either {
         match $host {
             Host::Here(host) => host.$name($($argument),*).await,
             Host::Far(host) => host.$name($($argument),*).await,
+            Host::Member(host) => host.$name($($argument),*).await,
+            Host::Fleet(host) => host.$name($($argument),*).await,
         }
     };
 }

@@ -2,6 +2,7 @@
 
 mod contract;
 mod far;
+mod fleet;
 mod frames;
 mod host;
 mod local;
@@ -9,6 +10,7 @@ mod refusal;
 mod ssh;
 
 pub use contract::{Chunk, CommandOutput, DEADLINE, Transport, Wanted};
+pub use fleet::Fleet;
 pub use host::Host;
 pub use local::Local;
 pub use ssh::{Ssh, Way};

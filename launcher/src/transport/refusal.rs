@@ -63,7 +63,14 @@ mod tests {
     use crate::config::SshProfile;
 
     fn told(kind: Io, text: &str) -> (u8, String, String) {
-        let profile = SshProfile { host: "login".into(), user: None, port: None, jump: vec![], config: None };
+        let profile = SshProfile {
+            host: "login".into(),
+            user: None,
+            port: None,
+            others: vec![],
+            jump: vec![],
+            config: None,
+        };
         let way = Way { cluster: "hpc".into(), profile, login: "x".into() };
         let error = refusal(kind, text, &way);
         (error.exit_code(), error.message, error.hint.unwrap())

@@ -1,6 +1,6 @@
 //! Where output goes: data to stdout, talk to stderr, colour and bars only where a person looks.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anstream::{AutoStream, ColorChoice};
@@ -20,6 +20,8 @@ pub struct Screen {
     pub answers: bool,
     /// The working folder, which paths are shown from.
     pub folder: PathBuf,
+    /// Whether whoever read stdout has read enough, as `head` does. Nothing is wrong then, and nothing more is written.
+    pub left: bool,
 }
 
 impl Screen {
@@ -37,46 +39,61 @@ impl Screen {
             json,
             answers: std::io::stdin().is_terminal() && live,
             folder: std::env::current_dir().unwrap_or_default(),
+            left: false,
         }
     }
 
     /// A screen that writes to buffers, for tests.
     pub fn to(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
         let (width, live, json, answers) = (None, false, false, false);
-        Self { out, err, width, live, json, answers, folder: PathBuf::new() }
+        Self { out, err, width, live, json, answers, folder: PathBuf::new(), left: false }
     }
 
     /// Writes what was asked for: to stdout, or to stderr where stdout is for JSON.
     ///
     /// # Errors
-    /// A reader that is gone or a disk that is full.
+    /// A disk that is full.
     pub fn data(&mut self, text: &str) -> Result<()> {
-        let out = if self.json { &mut self.err } else { &mut self.out };
-        write_to(out, text)
+        match self.json {
+            // A reader of talk that is gone misses nothing that was asked for.
+            true => {
+                self.say(text);
+                Ok(())
+            }
+            false => self.raw(format!("{text}\n").as_bytes()),
+        }
     }
 
     /// Writes one JSON document to stdout.
     ///
     /// # Errors
-    /// A reader that is gone or a disk that is full.
+    /// A disk that is full.
     pub fn document(&mut self, value: &impl serde::Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Error::bug(format!("cannot spell the result as JSON: {error}")))?;
-        write_to(&mut self.out, &text)
+        self.raw(format!("{text}\n").as_bytes())
     }
 
     /// Writes bytes as they are: what a program of somebody else printed.
     ///
     /// # Errors
-    /// A reader that is gone or a disk that is full.
+    /// A disk that is full.
     pub fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.out.write_all(bytes).and_then(|()| self.out.flush());
-        written.map_err(|error| Error::io("write the output", Path::new("stdout"), &error))
+        if self.left {
+            return Ok(());
+        }
+        match self.out.write_all(bytes).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.left = true;
+                Ok(())
+            }
+            written => written.map_err(|error| Error::io("write the output", Path::new("stdout"), &error)),
+        }
     }
 
     /// Says something on stderr. A reader that is gone misses nothing that was asked for.
     pub fn say(&mut self, text: &str) {
-        drop(write_to(&mut self.err, text));
+        drop(writeln!(self.err, "{text}").and_then(|()| self.err.flush()));
     }
 
     /// Asks a question that is answered with yes or no; none where nobody can answer.
@@ -94,12 +111,6 @@ impl Screen {
     pub fn path<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.folder).unwrap_or(path).display()
     }
-}
-
-fn write_to(writer: &mut Box<dyn Write>, text: &str) -> Result<()> {
-    writeln!(writer, "{text}")
-        .and_then(|()| writer.flush())
-        .map_err(|error| Error::io("write the output", Path::new("stdout"), &error))
 }
 
 /// Colour as a person asked for it; used where bars bypass the streams.

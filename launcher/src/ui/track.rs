@@ -252,7 +252,7 @@ pub fn line(notice: &Notice<'_>, track: &Track) -> Option<(Level, String)> {
         },
         Notice::GivenUp { job, error } => return failed(job, error),
         Notice::Waiting { job, reason: Some(reason) } => {
-            (Level::Info, named(job, &format!("in the queue ({reason})")))
+            (Level::Info, named(job, &format!("waits: {reason}")))
         }
         Notice::Waiting { job, reason: None } => (Level::Info, named(job, "runs")),
         Notice::Restarted { job, restart } => {

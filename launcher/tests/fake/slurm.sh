@@ -50,6 +50,7 @@ sbatch)
             --job-name=*) echo "${1#*=}" > "$folder/name" ;;
             --output=*) echo "${1#*=}" > "$folder/output" ;;
             --dependency=afterok:*) echo "${1#*:}" | tr : ' ' > "$folder/after"; echo Dependency > "$folder/reason" ;;
+            --begin=*) echo "${1#*=}" > "$folder/begin" ;;
             --*) ;;
             *) echo "$*" > "$folder/script"; break ;;
         esac
