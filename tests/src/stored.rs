@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::places::read_json;
 use crate::worker_job::outcome;
 
@@ -27,4 +29,12 @@ pub fn phases(attempt: &Path) -> Vec<String> {
     let told = outcome(attempt).expect("an outcome has phases");
     let phases = told["phases"].as_array().expect("an outcome has phases");
     phases.iter().map(|phase| phase["phase"].as_str().expect("an outcome has phases").to_owned()).collect()
+}
+
+/// How much an attempt had ahead of it when it began a phase, in the phase's units; none where it did not begin it.
+pub fn ahead(attempt: &Path, phase: &str) -> Option<u64> {
+    let events = fs::read_to_string(attempt.join("events.jsonl")).unwrap_or_default();
+    let events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let begun = |event: Value| (event["phase"] == phase && event["total"].is_u64()).then_some(event);
+    events.filter_map(begun).next_back().and_then(|event| event["total"].as_u64())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use qlaunch_tests::places::{example_model, tiny_llama};
-use qlaunch_tests::stored::{artifacts, phases, step};
+use qlaunch_tests::stored::{ahead, artifacts, phases, step};
 use qlaunch_tests::worker_job::{WorkerJob, outcome};
 use serde_json::{Value, json};
 
@@ -19,14 +19,6 @@ fn figures(attempt: &Path) -> Value {
     let told = outcome(attempt).unwrap();
     assert!(told["evaluation"]["perplexity"].is_f64(), "{told:#}");
     told["evaluation"].clone()
-}
-
-/// How much an attempt had before it when it began to measure, in tokens times layers.
-fn measuring(attempt: &Path) -> Option<u64> {
-    let events = fs::read_to_string(attempt.join("events.jsonl")).unwrap();
-    let events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let begun = |event: Value| (event["phase"] == "evaluate" && event["total"].is_u64()).then_some(event);
-    events.filter_map(begun).next_back().and_then(|event| event["total"].as_u64())
 }
 
 #[test]
@@ -131,7 +123,7 @@ fn a_measurement_that_is_stopped_goes_on() {
                     break status;
                 }
                 // Once it measures, and has kept what is behind a layer that it went through itself.
-                let begun = attempt.join("events.jsonl").exists() && measuring(&attempt).is_some();
+                let begun = attempt.join("events.jsonl").exists() && ahead(&attempt, "evaluate").is_some();
                 if begun && !told {
                     let now = kept(&store);
                     let before = before.get_or_insert_with(|| now.clone());
@@ -143,7 +135,7 @@ fn a_measurement_that_is_stopped_goes_on() {
                 }
                 std::thread::sleep(Duration::from_micros(200));
             };
-            left.extend(measuring(&attempt));
+            left.extend(ahead(&attempt, "evaluate"));
             if status.success() {
                 break attempt;
             }

@@ -1,6 +1,6 @@
 //! The store: what is made with it has the bytes of what is made without, whatever is killed, broken or there already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use qlaunch_tests::checkpoint::{looks_whole, read_file, read_folder};
 use qlaunch_tests::places::{example_model, golden, read_json, tiny_llama};
 use qlaunch_tests::programs::{finish, qlaunch};
 use qlaunch_tests::random_model::Numbers;
-use qlaunch_tests::stored::{artifacts, phases, step};
+use qlaunch_tests::stored::{ahead, artifacts, phases, step};
 use qlaunch_tests::worker_job::{WorkerJob, files, outcome};
 use serde_json::Value;
 
@@ -101,7 +101,9 @@ fn survive(
 fn a_job_that_is_killed_goes_on_from_what_it_has_kept() {
     let full = std::env::var("QLAUNCH_FULL").is_ok_and(|value| value == "1");
     let mut numbers = Numbers::new(11);
-    for (recipe, flags) in [(RECIPES[0], &[][..]), (RECIPES[2], &[]), (RECIPES[1], &["--ranks", "2"])] {
+    let two = &["--ranks", "2"][..];
+    let [small, large, behind] = RECIPES;
+    for (recipe, flags) in [(small, &[][..]), (behind, &[]), (small, two), (large, two), (behind, two)] {
         let work = tempfile::tempdir().unwrap();
         let (calm, rough) = (work.path().join("calm"), work.path().join("rough"));
         let mut job = WorkerJob::with_store(&tiny_llama(), recipe, Some(&calm)).without_evaluation();
@@ -112,7 +114,7 @@ fn a_job_that_is_killed_goes_on_from_what_it_has_kept() {
         // First as often as artifacts appear, then at any moment.
         let every = if full { 1 } else { count / 4 };
         let mut next = 1;
-        let mut left = if full { 34 } else { 2 };
+        let mut left = if full { 20 } else { 2 };
         let mut after = None;
         let done = survive(&mut job, flags, &rough, |there, ran| {
             if next <= count && there >= next {
@@ -130,6 +132,50 @@ fn a_job_that_is_killed_goes_on_from_what_it_has_kept() {
         let other: Vec<PathBuf> =
             artifacts(&rough).into_iter().filter(|path| step(path) != "hidden").collect();
         assert_eq!(other.len(), count, "{recipe}: other artifacts");
+    }
+}
+
+/// Several ranks go on where each of them was: behind a group of batches, a layer, or what came from the rank before.
+#[test]
+fn ranks_that_are_killed_while_they_calibrate_go_on() {
+    for recipe in RECIPES {
+        let work = tempfile::tempdir().unwrap();
+        let (calm, rough) = (work.path().join("calm"), work.path().join("rough"));
+        let flags = ["--ranks", "2", "--threads", "1"];
+        let mut job = WorkerJob::with_store(&tiny_llama(), recipe, Some(&calm)).without_evaluation();
+        let first = job.run(&flags);
+        let expected = files(&first.join("checkpoint"));
+        let whole = ahead(&first, "calibrate").unwrap();
+        let mut job = WorkerJob::with_store(&tiny_llama(), recipe, Some(&rough)).without_evaluation();
+        let (mut kills, mut left) = (0, Vec::new());
+        let done = loop {
+            let attempt = job.attempt();
+            let mut child = job.start(&attempt, &flags);
+            let mut kept = None;
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                if kills < 3 && ahead(&attempt, "calibrate").is_some() {
+                    // Once something has been kept that was not there.
+                    let now: BTreeSet<PathBuf> = artifacts(&rough).into_iter().collect();
+                    let before = kept.get_or_insert_with(|| now.clone());
+                    if now.difference(before).count() > 1 {
+                        child.kill().unwrap();
+                        kills += 1;
+                    }
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            };
+            left.extend(ahead(&attempt, "calibrate"));
+            if status.success() {
+                break attempt;
+            }
+        };
+        assert!(kills > 0, "{recipe}: it was never killed");
+        assert!(left.iter().any(|&left| left < whole), "{recipe}: it went on: {left:?} of {whole}");
+        assert!(files(&done.join("checkpoint")) == expected, "{recipe}: other bytes");
+        assert_eq!(artifacts(&rough).len(), artifacts(&calm).len(), "{recipe}: something stays");
     }
 }
 

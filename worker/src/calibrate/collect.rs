@@ -17,13 +17,13 @@ const BLOCK: usize = 16;
 /// Sums that still grow.
 #[derive(Debug)]
 pub(super) struct Collection {
-    readers: Vec<usize>,
-    tokens: u64,
-    channels: Option<Growing>,
+    pub(super) readers: Vec<usize>,
+    pub(super) tokens: u64,
+    pub(super) channels: Option<Growing>,
     gram: Option<Gram>,
     rounded_gram: Option<Gram>,
     block_grams: Option<BlockGrams>,
-    blocks: Option<LogHistogram>,
+    pub(super) blocks: Option<LogHistogram>,
 }
 
 /// Sums over all tokens.
@@ -127,20 +127,20 @@ impl Collection {
 
 /// Magnitudes of channels over the tokens so far.
 #[derive(Debug)]
-struct Growing {
-    amax: Vec<f32>,
+pub(super) struct Growing {
+    pub(super) amax: Vec<f32>,
     /// Sums over the batch of [`TOGETHER`] samples that is not whole yet.
-    sums: Vec<f64>,
+    pub(super) sums: Vec<f64>,
     /// Its tokens.
-    tokens: usize,
+    pub(super) tokens: usize,
     /// Sums of the means of whole ones.
-    means: Vec<f64>,
+    pub(super) means: Vec<f64>,
     /// How many these are.
-    batches: usize,
+    pub(super) batches: usize,
 }
 
 impl Growing {
-    fn new(columns: usize) -> Self {
+    pub(super) fn new(columns: usize) -> Self {
         let (sums, means) = (vec![0.0; columns], vec![0.0; columns]);
         Self { amax: vec![0.0; columns], sums, tokens: 0, means, batches: 0 }
     }

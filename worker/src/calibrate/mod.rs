@@ -2,6 +2,7 @@
 
 mod cache;
 mod collect;
+mod freeze;
 mod keep;
 mod observe;
 mod silent;

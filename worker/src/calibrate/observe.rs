@@ -79,7 +79,7 @@ pub struct Observer {
     length: usize,
     /// Sums that still grow, by the first linear that reads the activation, and whether experts were looked at that the model
     /// does not use: these looks and the others take turns batch by batch, and sums must not depend on batches.
-    growing: BTreeMap<(usize, bool), Collection>,
+    pub(super) growing: BTreeMap<(usize, bool), Collection>,
     widening: bool,
 }
 

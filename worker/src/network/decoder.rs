@@ -74,6 +74,22 @@ pub trait Tap<B: Backend> {
         Ok(Turn::Next)
     }
 
+    /// Sees a group of batches as it comes from another rank, where several ranks send groups ahead.
+    ///
+    /// # Errors
+    /// They cannot be kept.
+    fn arrived(&mut self, _backend: &B, _group: usize, _states: &[B::Tensor]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Learns that so many groups went through the layers of one of several ranks; with `seen`, past [`Tap::input`].
+    ///
+    /// # Errors
+    /// What was seen cannot be kept.
+    fn grouped(&mut self, _groups: usize, _seen: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// Sees the hidden states behind a layer, one `[tokens, hidden_size]` a batch, after the last turn of it; not where
     /// batches go through several layers in groups.
     ///

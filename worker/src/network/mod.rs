@@ -14,5 +14,5 @@ mod weights;
 pub use blocks::{Cost, balance, blocks};
 pub use decoder::{CacheSide, Inputs, Tap, Turn};
 pub use stage::Stage;
-pub use stream::{Network, Progress, Streaming};
+pub use stream::{Network, Progress, Start, Streaming};
 pub use weights::{SourceWeights, Weights};

@@ -58,7 +58,7 @@ impl<'a> Stage<'a> {
     }
 
     /// How many micro-batches go through the layers of this stage together, of so many of them.
-    pub(super) fn group(&self, batches: usize) -> usize {
+    pub fn group(&self, batches: usize) -> usize {
         match self.comm.size() {
             1 => batches.max(1),
             ranks => batches.div_ceil(IN_FLIGHT * ranks).max(1),

@@ -4,6 +4,7 @@
 //! starts with the first group while this one works on the second; a block's layers are then brought in once a group.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::{Error, Result};
@@ -38,6 +39,27 @@ pub enum Streaming {
     /// Batches go through in groups first, unseen, for the ranks behind; then layer by layer: what the tap keeps of a layer
     /// is large, or asks for another pass, and what comes behind does not depend on it.
     AheadThenLayerByLayer,
+}
+
+/// Where a pass begins: what an attempt before this one has left of it.
+pub struct Start<T> {
+    /// Layers that are gone through, of those of the stage.
+    pub layers: Range<usize>,
+    /// Hidden states before the first of these, all batches; embedded or received where there are none.
+    pub states: Option<Vec<T>>,
+    /// The first so many groups are done on all ranks ([`Streaming::InGroups`]).
+    pub done: usize,
+    /// The first groups as they came from the rank before ([`Streaming::AheadThenLayerByLayer`]).
+    pub arrived: Vec<Vec<T>>,
+    /// So many groups have come to the rank behind.
+    pub passed_on: usize,
+}
+
+impl<T> Start<T> {
+    /// At the first of these layers, with nothing done.
+    pub const fn at(layers: Range<usize>) -> Self {
+        Self { layers, states: None, done: 0, arrived: Vec::new(), passed_on: 0 }
+    }
 }
 
 /// Sees nothing.
@@ -107,7 +129,8 @@ impl<'a, B: Backend> Network<'a, B> {
         tap: &mut dyn Tap<B>,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Vec<B::Tensor>> {
-        let hidden = self.run_from(None, samples, batch_size, tap, progress)?;
+        let start = Start::at(self.stage.layers.clone());
+        let hidden = self.run_from(start, samples, batch_size, tap, progress)?;
         self.norm(&hidden)
     }
 
@@ -124,14 +147,13 @@ impl<'a, B: Backend> Network<'a, B> {
         hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
     }
 
-    /// The same without the final norm; a single process may begin with `states`, the hidden states before its first layer,
-    /// in batches of this size.
+    /// The same without the final norm, from where another attempt has come; what that left was cut into batches of this size.
     ///
     /// # Errors
     /// As [`Network::run`].
     pub fn run_from(
         &self,
-        states: Option<Vec<B::Tensor>>,
+        start: Start<B::Tensor>,
         samples: &Samples,
         batch_size: usize,
         tap: &mut dyn Tap<B>,
@@ -147,10 +169,11 @@ impl<'a, B: Backend> Network<'a, B> {
             length: samples.length,
             experts_ratio: self.experts_ratio,
         };
-        let embedded = match (states, self.stage.is_first()) {
-            (Some(states), _) => states,
-            (None, true) => self.embed(samples, batch_size)?,
-            (None, false) => Vec::new(),
+        // Those behind may need what this rank has no use for any more.
+        let is_asked = start.states.is_none() || self.stage.comm.size() > 1;
+        let embedded = match is_asked && self.stage.is_first() {
+            true => self.embed(samples, batch_size)?,
+            false => Vec::new(),
         };
         let batches = samples.batches(batch_size).count();
         let mut flow = Flow { pass, progress, embedded: embedded.into_iter(), batches };
@@ -160,12 +183,15 @@ impl<'a, B: Backend> Network<'a, B> {
         };
         let hidden = match streaming {
             Streaming::LayerByLayer => {
-                let inputs = self.inputs(&mut flow, batches)?;
-                let hidden = self.layer_by_layer(&mut flow, inputs, tap)?;
+                let inputs = match start.states {
+                    Some(states) => states,
+                    None => self.inputs(&mut flow, batches)?,
+                };
+                let hidden = self.layer_by_layer(&mut flow, (start.layers, inputs), tap)?;
                 self.hand_on(hidden)?
             }
             Streaming::InGroups => {
-                let hidden = self.in_groups(&mut flow, tap)?;
+                let hidden = self.in_groups(&mut flow, start.done, tap)?;
                 for layer in self.stage.layers.clone() {
                     if !matches!(tap.turn(backend, layer)?, Turn::Next) {
                         return Err(Error::bug("a layer is to be repeated, and its inputs are gone"));
@@ -174,11 +200,9 @@ impl<'a, B: Backend> Network<'a, B> {
                 hidden
             }
             Streaming::AheadThenLayerByLayer => {
-                let inputs = match self.stage.is_last() {
-                    true => self.inputs(&mut flow, batches)?,
-                    false => self.ahead(&mut flow)?,
-                };
-                self.layer_by_layer(&mut flow, inputs, tap)?
+                let layers = start.layers.clone();
+                let inputs = self.ahead(&mut flow, start, tap)?;
+                self.layer_by_layer(&mut flow, (layers, inputs), tap)?
             }
         };
         Ok(if self.stage.is_last() { hidden } else { Vec::new() })
@@ -196,10 +220,10 @@ impl<'a, B: Backend> Network<'a, B> {
     fn layer_by_layer(
         &self,
         flow: &mut Flow<'_, '_, B>,
-        mut hidden: Vec<B::Tensor>,
+        (layers, mut hidden): (Range<usize>, Vec<B::Tensor>),
         tap: &mut dyn Tap<B>,
     ) -> Result<Vec<B::Tensor>> {
-        for layer in self.stage.layers.clone() {
+        for layer in layers {
             let mut weights = LayerWeights::load(self.backend, self.weights, layer)?;
             loop {
                 let kept = tap.may_repeat(layer).then(|| hidden.clone());
@@ -220,30 +244,61 @@ impl<'a, B: Backend> Network<'a, B> {
         Ok(hidden)
     }
 
-    /// Sends groups of batches through all layers of the stage, and on; the last stage keeps them.
-    fn in_groups(&self, flow: &mut Flow<'_, '_, B>, tap: &mut dyn Tap<B>) -> Result<Vec<B::Tensor>> {
+    /// Sends groups of batches through all layers of the stage, and on, but for those that are `done`; the last stage keeps
+    /// them.
+    fn in_groups(
+        &self,
+        flow: &mut Flow<'_, '_, B>,
+        done: usize,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<Vec<B::Tensor>> {
         let group = self.stage.group(flow.batches);
         let mut kept = Vec::new();
-        for begin in (0..flow.batches).step_by(group) {
+        flow.embedded.by_ref().take(done * group).for_each(drop);
+        for (index, begin) in (0..flow.batches).step_by(group).enumerate().skip(done) {
             let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
             kept.extend(self.hand_on(self.through(flow, inputs, tap)?)?);
+            if self.stage.comm.size() > 1 {
+                tap.grouped(index + 1, true)?;
+            }
         }
         Ok(kept)
     }
 
-    /// Sends all batches through the stage and on, unseen, and gives them back as they came.
-    fn ahead(&self, flow: &mut Flow<'_, '_, B>) -> Result<Vec<B::Tensor>> {
+    /// Sends all batches through the stage and on, unseen, where the rank behind does not have them, and gives those back that
+    /// the tap is to see.
+    fn ahead(
+        &self,
+        flow: &mut Flow<'_, '_, B>,
+        start: Start<B::Tensor>,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<Vec<B::Tensor>> {
         let group = self.stage.group(flow.batches);
         let ratio = flow.pass.experts_ratio.take();
+        let mut arrived = start.arrived.into_iter();
         let mut kept = Vec::with_capacity(flow.batches);
-        for begin in (0..flow.batches).step_by(group) {
-            let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
-            kept.extend(inputs.iter().cloned());
-            let hidden = self.through(flow, inputs, &mut Unseen)?;
-            self.hand_on(hidden)?;
+        for (index, begin) in (0..flow.batches).step_by(group).enumerate() {
+            let inputs = match arrived.next() {
+                Some(states) => states,
+                None => {
+                    let states = self.inputs(flow, group.min(flow.batches - begin))?;
+                    if !self.stage.is_first() {
+                        tap.arrived(self.backend, index, &states)?;
+                    }
+                    states
+                }
+            };
+            if start.states.is_none() {
+                kept.extend(inputs.iter().cloned());
+            }
+            if !self.stage.is_last() && index >= start.passed_on {
+                let hidden = self.through(flow, inputs, &mut Unseen)?;
+                self.hand_on(hidden)?;
+            }
+            tap.grouped(index + 1, false)?;
         }
         flow.pass.experts_ratio = ratio;
-        Ok(kept)
+        Ok(start.states.unwrap_or(kept))
     }
 
     /// Sends some batches through all layers of the stage.

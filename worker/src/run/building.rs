@@ -5,15 +5,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qlaunch_shared::Result;
 use qlaunch_shared::assign::{Assignment, Piece};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{Level, NumericPath, SilentExperts};
+use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::forward::Watcher;
 use super::kept::Kept;
 use super::looks::{Look, known_beforehand, known_of_layer, linears_of, served, waits};
 use super::output::Output;
+use super::relay::{Observed, Relay, keep_seen};
 use crate::calibrate::Observer;
 use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;
@@ -30,8 +31,10 @@ pub(super) struct Building<'a> {
     observer: Observer,
     production: Production<'a>,
     output: Output<'a>,
-    /// What is calibrated on; none where nothing is kept on the way.
+    /// What is calibrated on; none before.
     samples: Option<&'a Samples>,
+    /// What one of several ranks keeps on the way.
+    relay: Option<Relay<'a>>,
     /// What quantizers do to inputs by scales that need no calibration.
     known: ServedNumerics,
     look: Look,
@@ -50,8 +53,8 @@ impl<'a> Building<'a> {
         let mut observer = Observer::new(output.wanted(assignment), model);
         observer.statistics.numeric_path = Some(numeric_path);
         let known = known_beforehand(assignment);
-        let (look, samples) = (Look::First, None);
-        Self { assignment, model, observer, production, output, samples, known, look, silent_experts }
+        let (look, samples, relay) = (Look::First, None, None);
+        Self { assignment, model, observer, production, output, samples, relay, known, look, silent_experts }
     }
 
     /// How often each batch goes through a layer.
@@ -187,6 +190,10 @@ impl<'a> Building<'a> {
         if !goes_behind && !self.output.is_missing(piece) {
             return Ok(Turn::Next);
         }
+        if !self.output.is_prepared(piece) {
+            let message = "hidden states that the calibration was to begin with are gone";
+            return Err(Error::new(ErrorKind::Resumable, message).hint("start the job again"));
+        }
         self.settle(piece)?;
         let statistics = &self.observer.statistics;
         let finished = self.output.make(&mut self.production, piece, statistics, &mut |_| Ok(()))?;
@@ -239,9 +246,21 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
         self.output.kept()
     }
 
-    fn set_samples(&mut self, samples: &'a Samples, kept: bool) {
+    fn observed(&self) -> Observed {
+        self.output.kept().map(Kept::observed).unwrap_or_default()
+    }
+
+    fn set_samples(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>) {
         self.observer.set_length(samples.length);
-        self.samples = kept.then_some(samples);
+        (self.samples, self.relay) = (Some(samples), relay);
+    }
+
+    fn relay(&self) -> Option<&Relay<'a>> {
+        self.relay.as_ref()
+    }
+
+    fn thaw(&mut self, seen: &[u8]) -> Result<()> {
+        self.observer.thaw(seen)
     }
 
     /// Inputs are seen as their quantizers leave them from now on.
@@ -329,6 +348,14 @@ impl<B: Backend> Tap<B> for Building<'_> {
             true => Ok(Turn::Again),
             false => self.finish(layer),
         }
+    }
+
+    fn arrived(&mut self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
+        self.relay.as_ref().map_or(Ok(()), |relay| relay.keep_arrived(backend, group, states))
+    }
+
+    fn grouped(&mut self, groups: usize, seen: bool) -> Result<()> {
+        keep_seen(self.relay.as_ref(), &self.observer, (groups, seen))
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {

@@ -15,6 +15,7 @@ use super::digests::digests;
 use super::forward::{Forward, forward};
 use super::kept::{Kept, save_observation, wanted};
 use super::quantization::{Means, aims};
+use super::relay::{Observed, Relay, keep_seen};
 use crate::calibrate::{Observer, Wanted};
 use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
@@ -98,6 +99,8 @@ pub(super) fn collect<B: Backend>(
         };
         forward(backend, pass, &mut collector, reporter)?;
         if let Some(lead) = &collector.lead {
+            // Another rank may still need its own.
+            means.comm.barrier()?;
             lead.trail.forget();
         }
     }
@@ -118,6 +121,9 @@ pub(super) struct Collector<'a> {
     /// The first candidate, whose hidden states are those of all.
     lead: Option<Kept<'a>>,
     samples: Option<&'a Samples>,
+    /// What one of several ranks keeps on the way.
+    relay: Option<Relay<'a>>,
+    observed: Observed,
 }
 
 impl<'a> Collector<'a> {
@@ -141,8 +147,12 @@ impl<'a> Collector<'a> {
             by_piece.entry(piece).or_default().push((observation, origin));
         }
         let observer = Observer::new(total, model);
+        let observed = Observed {
+            all: all.iter().flat_map(|kept| kept.observed().all).collect(),
+            unseen: by_piece.values().flatten().map(|(_, origin)| origin.key()).collect(),
+        };
         let lead = all.into_iter().next();
-        Self { store, model, observer, unseen: by_piece, lead, samples: None }
+        Self { store, model, observer, unseen: by_piece, lead, samples: None, relay: None, observed }
     }
 
     fn streaming(&self) -> Streaming {
@@ -194,9 +204,21 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
         self.lead.as_ref()
     }
 
-    fn set_samples(&mut self, samples: &'a Samples, kept: bool) {
+    fn observed(&self) -> Observed {
+        self.observed.clone()
+    }
+
+    fn set_samples(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>) {
         self.observer.set_length(samples.length);
-        self.samples = kept.then_some(samples);
+        (self.samples, self.relay) = (Some(samples), relay);
+    }
+
+    fn relay(&self) -> Option<&Relay<'a>> {
+        self.relay.as_ref()
+    }
+
+    fn thaw(&mut self, seen: &[u8]) -> Result<()> {
+        self.observer.thaw(seen)
     }
 
     fn look_again(&mut self, _layer: Option<usize>) -> Result<bool> {
@@ -225,6 +247,14 @@ impl<B: Backend> Tap<B> for Collector<'_> {
     fn turn(&mut self, _backend: &B, layer: usize) -> Result<Turn> {
         self.keep(Piece::Layer(layer))?;
         Ok(Turn::Next)
+    }
+
+    fn arrived(&mut self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
+        self.relay.as_ref().map_or(Ok(()), |relay| relay.keep_arrived(backend, group, states))
+    }
+
+    fn grouped(&mut self, groups: usize, seen: bool) -> Result<()> {
+        keep_seen(self.relay.as_ref(), &self.observer, (groups, seen))
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::comm::Communicator;
 use crate::evaluate::{
     Against, CheckpointWeights, KeptReference, ServedNumerics, Simulator, keep_reference, measure,
 };
-use crate::network::{CacheSide, Inputs, Network, Stage, Streaming, Tap};
+use crate::network::{CacheSide, Inputs, Network, Stage, Start, Streaming, Tap};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tensor::MappedCheckpoint;
@@ -171,17 +171,17 @@ fn states<B: Backend>(
         None => None,
     };
     let (first, begin) = begin.map_or((stage.layers.start, None), |(layer, states)| (layer, Some(states)));
-    let own = Stage { layers: first..stage.layers.end, ..stage.clone() };
+    let start = Start { states: begin, ..Start::at(first..stage.layers.end) };
     // The output head counts as one layer more where predictions are scored.
-    let layers = own.layers.len() + usize::from(phase == Phase::Evaluate && stage.is_last());
-    let network = Network::new(backend, &weights).on(own, Streaming::InGroups);
+    let layers = start.layers.len() + usize::from(phase == Phase::Evaluate && stage.is_last());
+    let network = Network::new(backend, &weights).on(stage.clone(), Streaming::InGroups);
     let total = (data.samples.ids.len() * layers) as u64;
     reporter.begin(phase, total, Unit::TokenLayers, Some(layers));
     if trail.is_some() {
         reporter.keep_layers();
     }
     let mut tap = Kept { simulator: Simulator::new(&numerics), trail, samples: data.samples };
-    let hidden = network.run_from(begin, data.samples, data.batch, &mut tap, &mut |step| {
+    let hidden = network.run_from(start, data.samples, data.batch, &mut tap, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     if !stage.is_last() {

@@ -1,12 +1,13 @@
 //! Calibration data on its way through the model, as far as anything of it is to be observed.
 
-use qlaunch_shared::Result;
 use qlaunch_shared::assign::Piece;
 use qlaunch_shared::protocol::{Level, Phase, Unit};
+use qlaunch_shared::{Error, Result};
 
-use super::begin::{Begin, range_of};
+use super::begin::{Asked, Begin, begin, range_of};
 use super::kept::Kept;
-use crate::network::{Network, SourceWeights, Stage, Streaming, Tap, Weights};
+use super::relay::{Observed, Relay};
+use crate::network::{Network, SourceWeights, Stage, Start, Streaming, Tap, Weights};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tokens::Samples;
@@ -19,8 +20,20 @@ pub(super) trait Watcher<'a, B: Backend>: Tap<B> {
     /// Where hidden states are kept, if anywhere.
     fn kept(&self) -> Option<&Kept<'a>>;
 
-    /// Says what is calibrated on; with `kept`, hidden states are kept behind each layer.
-    fn set_samples(&mut self, samples: &'a Samples, kept: bool);
+    /// Statistics that it observes, by their keys.
+    fn observed(&self) -> Observed;
+
+    /// Says what is calibrated on, and where one of several ranks keeps what it has of it.
+    fn set_samples(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>);
+
+    /// Where that is.
+    fn relay(&self) -> Option<&Relay<'a>>;
+
+    /// Goes on from what was seen before.
+    ///
+    /// # Errors
+    /// It is torn.
+    fn thaw(&mut self, seen: &[u8]) -> Result<()>;
 
     /// Whether the inputs of a layer, or with `None` of what stands outside of layers, have to be seen once more.
     ///
@@ -61,34 +74,60 @@ pub(super) fn forward<'a, B: Backend>(
     let Forward { weights, stage, samples, .. } = pass;
     let model = weights.model();
     let batch = stage.batch(pass.batch_size, samples.count());
-    let begin = match watcher.unseen() {
-        None => Begin::whole(stage),
-        Some(unseen) => {
+    let relay = watcher.kept().filter(|_| stage.comm.size() > 1);
+    let relay = relay.map(|kept| {
+        let cut = (samples, batch, stage.group(samples.count().div_ceil(batch.max(1))));
+        let states = kept.trail.before(stage.layers.start)?;
+        Ok::<_, Error>(Relay::new(kept.store(), states, watcher.observed(), cut))
+    });
+    watcher.set_samples(samples, relay.transpose()?);
+    let begin = match (watcher.unseen(), watcher.kept()) {
+        (Some(unseen), Some(kept)) => {
             let mut say = |text: String| reporter.note(Level::Warning, text);
-            let range = range_of(unseen.into_iter(), model.config.layers);
-            let found = Begin::find(range, stage, |last| match watcher.kept() {
-                Some(kept) => kept.trail.last(backend, (samples, batch), last, &mut say),
-                None => Ok(None),
-            })?;
-            let Some(begin) = found else { return Ok(()) };
-            begin
+            let asked = Asked {
+                trail: &kept.trail,
+                relay: watcher.relay(),
+                head: unseen.contains(&Piece::Last),
+                range: range_of(unseen.into_iter(), model.config.layers),
+                streaming: pass.streaming,
+                samples: (samples, batch),
+            };
+            begin(backend, stage, asked, &mut say)?
         }
+        // Without a store there is nothing to begin from; what is only compared ends early.
+        (Some(unseen), None) => match range_of(unseen.into_iter(), model.config.layers) {
+            Some((_, last)) if stage.comm.size() == 1 => Begin::From(Start::at(0..last + 1)),
+            range => {
+                let wanted = stage.comm.all_gather(vec![u8::from(range.is_some())])?;
+                match wanted.iter().any(|rank| rank == &[1]) {
+                    true => Begin::whole(stage),
+                    false => Begin::Nowhere,
+                }
+            }
+        },
+        (None, _) => Begin::whole(stage),
     };
-    watcher.set_samples(samples, stage.comm.size() == 1);
-    let layers = begin.layers.len();
+    let Begin::From(start) = begin else { return Ok(()) };
+    if let (Some(relay), 1..) = (watcher.relay(), start.done) {
+        let seen = relay.saw(start.done)?;
+        watcher.thaw(&seen)?;
+    }
+    let layers = start.layers.len();
     let is_ahead = pass.streaming == Streaming::AheadThenLayerByLayer && !stage.is_last();
-    let total = (samples.ids.len() * layers * (pass.passes + usize::from(is_ahead))) as u64;
+    let done =
+        (start.done * stage.group(samples.count().div_ceil(batch.max(1))) * batch).min(samples.count());
+    let total =
+        ((samples.count() - done) * samples.length * layers * (pass.passes + usize::from(is_ahead))) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
-    if stage.comm.size() == 1 && watcher.kept().is_some() {
+    if watcher.kept().is_some() {
         reporter.keep_layers();
     }
-    let is_to_the_end = begin.layers.end == stage.layers.end;
-    let own = Stage { layers: begin.layers, ..stage.clone() };
-    let mut network = Network::new(backend, weights).on(own, pass.streaming);
+    let is_to_the_end = start.layers.end == stage.layers.end;
+    let mut network = Network::new(backend, weights).on(stage.clone(), pass.streaming);
     if let Some(ratio) = pass.experts_ratio {
         network = network.widen_experts(ratio);
     }
-    let hidden = network.run_from(begin.states, samples, pass.batch_size, watcher, &mut |step| {
+    let hidden = network.run_from(start, samples, pass.batch_size, watcher, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     // The output head reads the final hidden states; few recipes ask for it.
@@ -100,6 +139,11 @@ pub(super) fn forward<'a, B: Backend>(
         if !watcher.look_again(None)? {
             break;
         }
+    }
+    if let Some(relay) = watcher.relay() {
+        // What was seen is among the statistics now, on this rank and on all before it.
+        stage.comm.barrier()?;
+        relay.forget();
     }
     reporter.end();
     Ok(())

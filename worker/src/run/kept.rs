@@ -12,8 +12,9 @@ use qlaunch_shared::store::{
 };
 use qlaunch_shared::{Error, Result};
 
-use super::begin::range_of;
+use super::begin::{first_of, range_of};
 use super::quantization::own_pieces;
+use super::relay::Observed;
 use super::trail::Trail;
 use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
 use crate::export::{Finished, Production, Report};
@@ -37,7 +38,9 @@ pub(super) struct Kept<'a> {
     model: &'a Model,
     resolved: &'a Resolved,
     keys: Vec<PieceKeys>,
-    /// Pieces of this rank that are not in the store.
+    /// Pieces of this rank.
+    all: Vec<Piece>,
+    /// Those that are not in the store.
     missing: BTreeSet<Piece>,
     /// Layers of this rank that are there, and have to be quantized again for what comes behind them.
     passed: BTreeSet<Piece>,
@@ -62,7 +65,8 @@ impl<'a> Kept<'a> {
         let (missing, passed, unseen) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         let states = keys.iter().filter_map(|keys| Some((keys.piece.layer()?, keys.hidden.clone())));
         let trail = Trail::new(store, name(model), states.collect());
-        let mut own = Self { store, model, resolved, keys, missing, passed, unseen, trail };
+        let all = Vec::new();
+        let mut own = Self { store, model, resolved, keys, all, missing, passed, unseen, trail };
         let pieces = own_pieces(stage);
         for keys in own.keys.iter().filter(|keys| pieces.contains(&keys.piece)) {
             if store.get(&keys.origin, say)?.is_none() {
@@ -70,6 +74,7 @@ impl<'a> Kept<'a> {
                 own.unseen.extend(unseen_of(store, keys, say)?);
             }
         }
+        own.all = pieces;
         if resolved.assignment.as_ref().is_some_and(|own| own.calibration.is_behind_quantized()) {
             own.pass_again(stage, say)?;
         }
@@ -78,15 +83,20 @@ impl<'a> Kept<'a> {
 
     /// Finds the layers that batches go through once more, quantized, on their way to one that is to be observed.
     fn pass_again(&mut self, stage: &Stage<'_>, say: &mut dyn FnMut(String)) -> Result<()> {
-        let layers = match stage.comm.size() {
-            1 => {
-                let Some((first, _)) = range_of(self.unseen(), self.model.config.layers) else {
-                    return Ok(());
-                };
-                (0..=first).rev().find(|&layer| self.trail.has(layer)).unwrap_or(0)..first
+        let range = range_of(self.unseen(), self.model.config.layers);
+        let layers = match (stage.comm.size(), range) {
+            (1, None) => return Ok(()),
+            (1, Some((first, last))) => {
+                (0..=first).rev().find(|&layer| self.trail.has(layer)).unwrap_or(0)..last
             }
-            // Several ranks send batches through all layers, if any.
-            _ => stage.layers.clone(),
+            // Several ranks send batches through all layers behind the first, if any.
+            _ => {
+                let wanted = stage.comm.all_gather(vec![u8::from(range.is_some())])?;
+                if wanted.iter().all(|rank| rank != &[1]) {
+                    return Ok(());
+                }
+                first_of(stage.comm, &self.trail, range)?.max(stage.layers.start)..stage.layers.end
+            }
         };
         for piece in layers.map(Piece::Layer).filter(|piece| !self.missing.contains(piece)) {
             let unseen = unseen_of(self.store, self.known(piece)?, say)?;
@@ -118,6 +128,19 @@ impl<'a> Kept<'a> {
             let found = unseen.iter().filter_map(|&index| keys.statistics.get(index));
             found.map(|(observation, origin)| (keys.piece, observation, origin))
         })
+    }
+
+    /// The store.
+    pub(super) const fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// Keys of what is observed for pieces of this rank.
+    pub(super) fn observed(&self) -> Observed {
+        let own = self.keys.iter().filter(|keys| self.all.contains(&keys.piece));
+        let all = own.flat_map(|keys| keys.statistics.iter().map(|(_, origin)| origin.key())).collect();
+        let unseen = self.unseen_statistics().map(|(_, _, origin)| origin.key()).collect();
+        Observed { all, unseen }
     }
 
     /// What is to be observed.

@@ -15,6 +15,7 @@ mod measured;
 mod output;
 mod place;
 mod quantization;
+mod relay;
 mod team;
 mod trail;
 

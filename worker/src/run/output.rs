@@ -84,6 +84,15 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Whether a piece's statistics are at hand: it is to be made, or to be passed on the way to others.
+    pub(super) fn is_prepared(&self, piece: Piece) -> bool {
+        match self {
+            Self::Folder { .. } => true,
+            Self::Store(kept) => kept.is_wanted(piece),
+            Self::Again(again) => again.missing().contains(&piece),
+        }
+    }
+
     /// Adds what is known of a piece's inputs already.
     pub(super) fn load(&self, piece: Piece, statistics: &mut Statistics) -> Result<()> {
         match self {

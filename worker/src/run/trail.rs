@@ -1,8 +1,8 @@
 //! Hidden states in the store while samples go through a model layer by layer, for an attempt to go on from that was stopped:
 //! always those behind the last layer that is done.
 
-use qlaunch_shared::Result;
 use qlaunch_shared::store::Origin;
+use qlaunch_shared::{Error, Result};
 
 use crate::evaluate::{KeptReference, keep_reference};
 use crate::ops::Backend;
@@ -32,6 +32,20 @@ impl<'a> Trail<'a> {
 
     fn origin(&self, layer: usize) -> Option<&Origin> {
         self.states.iter().find(|(before, _)| *before == layer).map(|(_, origin)| origin)
+    }
+
+    /// Layers of the model that states may be kept before.
+    pub(super) fn layers(&self) -> usize {
+        self.states.last().map_or(0, |(layer, _)| *layer)
+    }
+
+    /// The origin of the states before a layer.
+    ///
+    /// # Errors
+    /// There is no such layer.
+    pub(super) fn before(&self, layer: usize) -> Result<&Origin> {
+        self.origin(layer)
+            .ok_or_else(|| Error::bug(format!("hidden states before layer {layer} have no key")))
     }
 
     /// Whether the states before a layer are there.
