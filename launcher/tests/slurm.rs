@@ -268,7 +268,7 @@ fn many_gpu_hours_are_not_submitted_before_somebody_agrees() {
     let cluster = Cluster::new();
     let profile = cluster.0.path("clusters/pretended.toml");
     let text = fs::read_to_string(&profile).unwrap();
-    fs::write(&profile, format!("{text}gpus = 8\nnodes = 2\ntime = \"10:00:00\"\n")).unwrap();
+    fs::write(&profile, format!("{text}gpus = 16\ntime = \"10:00:00\"\n")).unwrap();
     let submit =
         |more: &[&str]| cluster.run(&[&["submit", "--cluster", "pretended", "sweep.yaml"], more].concat());
     let asked = submit(&[]);
