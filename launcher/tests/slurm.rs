@@ -262,3 +262,23 @@ fn a_begin_in_the_future_is_told_to_the_scheduler_as_time_from_now() {
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("2001-01-01T00:00 is over"), "{}", refused.stderr);
 }
+
+#[test]
+fn many_gpu_hours_are_not_submitted_before_somebody_agrees() {
+    let cluster = Cluster::new();
+    let profile = cluster.0.path("clusters/pretended.toml");
+    let text = fs::read_to_string(&profile).unwrap();
+    fs::write(&profile, format!("{text}gpus = 16\ntime = \"10:00:00\"\n")).unwrap();
+    let submit =
+        |more: &[&str]| cluster.run(&[&["submit", "--cluster", "pretended", "sweep.yaml"], more].concat());
+    let asked = submit(&[]);
+    assert_eq!((asked.code, cluster.names().len()), (2, 0), "{}", asked.stderr);
+    let sum = "at most 480.0 GPU-hours: 3 jobs, 16 GPUs each, 10.0 hours each";
+    assert!(asked.stderr.contains(sum) && asked.stderr.contains("--yes"), "{}", asked.stderr);
+    let capped = submit(&["--max-gpu-hours", "479", "--yes"]);
+    assert_eq!((capped.code, cluster.names().len()), (2, 0), "{}", capped.stderr);
+    assert!(capped.stderr.contains("may take 480.0 GPU-hours, and 479 are allowed"), "{}", capped.stderr);
+    cluster.assert_done_once(&submit(&["--max-gpu-hours", "480"]));
+    let again = submit(&["--max-gpu-hours", "1"]);
+    assert_eq!(again.code, 0, "what is done costs nothing: {}", again.stderr);
+}

@@ -267,6 +267,13 @@ fn a_run_has_one_name_wherever_it_is_submitted_from() {
 }
 
 #[test]
+fn a_cap_on_gpu_hours_is_refused_where_nobody_can_tell_them() {
+    let ran = World::new().run(&["submit", "--max-gpu-hours", "5", "sweep.yaml"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("slurm.time"), "{}", ran.stderr);
+}
+
+#[test]
 fn without_a_scheduler_the_launcher_holds_jobs_until_they_may_begin() {
     let world = World::new();
     let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();

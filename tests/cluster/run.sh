@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs tests/tests/cluster.rs and hosts.rs
 # against them, stops them again.
-#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 8
+#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 8, and a cluster with accounts
+#   tests/cluster/run.sh --accounting [TEST NAME…]     only the cluster with accounts (slurmdbd, MariaDB), for tests/tests/accounting.rs
 # Needs root, because SLURM must become its users. CLUSTER_DIR keeps the cluster where it says, running; HOSTS_DIR the hosts.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -13,6 +14,18 @@ fi
 if [ "${1:-}" = --full ]; then
     export QLAUNCH_KILLS=200
     shift
+    "$here/run.sh" --accounting
+fi
+if [ "${1:-}" = --accounting ]; then
+    shift
+    "$here/install.sh" --accounting
+    accounts=$(mktemp -d /var/tmp/qlaunch-accounts.XXXXXX)
+    chmod 755 "$accounts"
+    trap '"$here/down.sh" "$accounts" --wipe' EXIT
+    ACCOUNTING=1 MIN_JOB_AGE=2 PORT=$((${PORT:-16817} + 100)) NODES=2 "$here/up.sh" "$accounts"
+    . "$accounts/env.sh"
+    cargo test --locked --workspace --test accounting -- --ignored --test-threads=1 "$@"
+    exit
 fi
 "$here/install.sh"
 cluster=${CLUSTER_DIR:-$(mktemp -d /var/tmp/qlaunch-cluster.XXXXXX)}

@@ -41,6 +41,18 @@ graphroot = "$state/podman"
 runroot = "$state/podman-run"
 CONF
 
+# A user whose podman runs without root, with a storage of its own.
+user=${DOCKER_USER:-quser}
+id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash -p '*' "$user"
+grep -q "^$user:" /etc/subuid || usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$user"
+install -d -o "$user" "$state/rootless" "$state/rootless/run"
+cat >"$state/rootless/storage.conf" <<CONF
+[storage]
+driver = "vfs"
+graphroot = "$state/rootless/podman"
+runroot = "$state/rootless/run/podman"
+CONF
+
 port=${SSH_PORT:-16897}
 mkdir -p "$state/ssh" /run/sshd
 chmod 755 /run/sshd
@@ -76,6 +88,7 @@ CONF
 waitfor 10 ssh -F "$state/ssh/config" box true || { tail "$state/ssh/sshd.log" >&2; exit 1; }
 cat >"$state/env.sh" <<CONF
 export QLAUNCH_TEST_DOCKER=$state
+export QLAUNCH_TEST_USER=$user
 export CONTAINERS_CONF=$state/containers.conf CONTAINERS_STORAGE_CONF=$state/storage.conf
 CONF
 say "ready: DOCKER_HOST=$DOCKER_HOST; ssh -F $state/ssh/config box"

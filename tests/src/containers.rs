@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::cluster::Project;
 use crate::places::existing;
+use crate::programs::{Call, finish};
 
 /// The daemon that this machine runs for tests.
 #[derive(Debug, Clone)]
@@ -36,6 +38,22 @@ impl Daemon {
         command.args(["-c", line]).env("DOCKER_HOST", self.address()).env("state", &self.folder);
         let output = command.output().expect("bash runs");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// `qlaunch` in a project that is handed to a user whose podman runs without root.
+    pub fn without_root(&self, project: &Project, arguments: &[&str]) -> Call {
+        let user = std::env::var("QLAUNCH_TEST_USER").expect("a user; run tests/docker/run.sh");
+        let rootless = self.folder.join("rootless");
+        self.root(&format!("chown -R {user} {}", project.path("").display()));
+        let qlaunch = project.command(arguments);
+        let mut command = Command::new("runuser");
+        command.args(["-u", &user, "--"]).arg(qlaunch.get_program()).args(qlaunch.get_args());
+        command.env_clear().current_dir(project.path(""));
+        command.envs(qlaunch.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("XDG_RUNTIME_DIR", rootless.join("run"));
+        command.env("CONTAINERS_STORAGE_CONF", rootless.join("storage.conf"));
+        finish(command)
     }
 
     /// Kills it without a word.

@@ -420,7 +420,11 @@ fn jobs_begin_when_they_may_though_the_launcher_has_left() {
     let mut command = project.command(&["submit", "--cluster", "test", "--begin", "now+15", "sweep.yaml"]);
     let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
     let log = project.path("begin.log");
-    let mut launcher = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let mut launcher = command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
     let said = || std::fs::read_to_string(&log).unwrap();
     wait("the scheduler's word", || said().contains("BeginTime: its time has not come").then_some(()));
     project.wait_for("submitted", FP8);

@@ -111,6 +111,31 @@ fn podman_and_ranks_over_the_loopback_of_a_container_make_the_same_bytes() {
 
 #[test]
 #[ignore = "needs Docker: tests/docker/run.sh"]
+fn podman_without_root_makes_the_same_bytes_and_they_belong_to_the_caller() {
+    use std::os::unix::fs::MetadataExt;
+    let daemon = Daemon::running();
+    let podman = "kind = \"docker\"\n[docker]\nruntime = \"podman\"\n";
+    let project = Project::described(Size::Small, podman);
+    let submit = ["submit", "--cluster", "test", "--format", "json", "sweep.yaml"];
+    let made = daemon.without_root(&project, &submit).json();
+    let checkpoint_here = project.run_folder().unwrap().join(FP8).join("checkpoint");
+    let owner = daemon.root("id -u $QLAUNCH_TEST_USER");
+    for (name, _) in files_of(&checkpoint_here) {
+        let uid = fs::metadata(checkpoint_here.join(&name)).unwrap().uid();
+        assert_eq!(uid.to_string(), owner, "{name}");
+    }
+    assert_ne!(owner, "0");
+    assert_same(&made, &near(&project), checkpoint);
+    // Where it cannot keep a limit, nobody is told that it does.
+    if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap() {
+        return;
+    }
+    project.describe(&format!("{podman}memory = \"1g\"\n"));
+    daemon.without_root(&project, &submit).assert_refused(22, &["cannot keep limits", "docker.memory"]);
+}
+
+#[test]
+#[ignore = "needs Docker: tests/docker/run.sh"]
 fn a_host_behind_ssh_makes_containers_of_its_own() {
     let daemon = Daemon::running();
     let project = Project::described(Size::Small, "");
@@ -272,6 +297,8 @@ fn what_the_daemon_refuses_is_explained_before_anything_runs() {
         22,
         &["the image is not there", "podman pull nosuch:1"],
     );
+    let cdi = ["podman knows no NVIDIA GPUs", "nvidia-ctk cdi generate"];
+    refused(&format!("{podman}gpus = 1\n"), 22, &cdi);
     let away = "kind = \"docker\"\n[docker]\naddress = \"unix:///nowhere.sock\"\n";
     refused(away, 20, &["daemon does not answer", "systemctl start docker"]);
     // An image with another C library, or with none, and one that fits.

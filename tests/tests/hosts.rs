@@ -119,7 +119,10 @@ fn the_candidates_of_a_host_that_is_cut_off_move_and_its_zombies_harm_nothing() 
         let zombie = project.site().join(moved).join("attempts/1");
         wait("the zombie's end", || zombie.join("outcome.json").exists().then_some(()));
         let far = read_json(&project.run_folder().unwrap().join("portfolio.json"));
-        assert_same_as_here(&project, &far);
+        project.assert_done(&far);
+        if cut == "h1" {
+            assert_same_as_here(&project, &far);
+        }
         assert_eq!(hosts_of(&zombie), [cut.to_owned()].into());
         hosts.join(cut);
     }

@@ -3,28 +3,30 @@
 use crate::journal::Process;
 use crate::transport::CommandOutput;
 
-/// Functions of the other scripts. `facts PID` prints state, process group and start time; `state` is `-` and the start 0
-/// for a process that is not there. `leaders` prints the processes of jobs of this user: a job's script leads its group, and
-/// the worker below it has the same environment.
+/// Functions of the other scripts. `facts PID` sets state, process group and start time of a process; the state is `-` where
+/// there is none. They start no other programs: on this machine they are asked ten times a second. `leaders` prints the
+/// processes of jobs of this user: a job's script leads its group, and the worker below it has the same environment.
 const FUNCTIONS: &str = r#"
+read -r boot < /proc/sys/kernel/random/boot_id
 facts() {
-  said=$(cat "/proc/$1/stat" 2>/dev/null)
-  [ -n "$said" ] || { echo "- 0 0"; return; }
-  # The command in parentheses may hold anything.
+  said=
+  # A name of several lines, in parentheses, may hold anything.
+  { while read -r line; do said="$said $line"; done < "/proc/$1/stat"; } 2>/dev/null
+  state=- group=0 start=0
+  [ -n "$said" ] || return 0
   set -- ${said##*) }
-  echo "$1 $3 ${20}"
+  state=$1 group=$3 start=${20}
 }
 value() { tr '\0' '\n' < "/proc/$1/environ" 2>/dev/null | sed -n "s/^$2=//p"; }
 # leaders PATTERN OPTIONS, as grep has them.
 leaders() {
   for file in $(grep -lza $2 -e "$1" /proc/[0-9]*/environ 2>/dev/null); do
     pid=${file#/proc/} pid=${pid%/environ}
-    set -- "$1" "$2" $(facts "$pid")
-    [ "$4" != "$pid" ] || [ "$3" = Z ] || [ ! -O "/proc/$pid" ] || echo "$pid"
+    facts "$pid"
+    [ "$group" != "$pid" ] || [ "$state" = Z ] || [ ! -O "/proc/$pid" ] || echo "$pid"
   done
 }
-boot() { cat /proc/sys/kernel/random/boot_id; }
-started() { set -- "$1" $(facts "$1"); printf '@process %s %s %s\n' "$1" "$4" "$(boot)"; }
+started() { facts "$1"; printf '@process %s %s %s\n' "$1" "$start" "$boot"; }
 "#;
 
 /// Starts `job.sh` of the folder `$1` detached, for attempt `$2` of the token `$3`, and prints what it is. `setsid` does not fork
@@ -84,7 +86,8 @@ QLAUNCH_ATTEMPT=$token setsid $pin sh job.sh "$attempt" > "$folder/log" 2>&1 < /
 # Until it has become another program, its environment is this script's.
 tries=0
 until grep -qzxF "QLAUNCH_ATTEMPT=$token" "/proc/$!/environ" 2>/dev/null || [ $tries = 300 ]; do
-  case $(facts $!) in Z*|-*) break ;; esac
+  facts $!
+  case $state in Z|-) break ;; esac
   tries=$((tries + 1)); sleep 0.01
 done
 started $!
@@ -99,21 +102,21 @@ for pid in $(leaders "QLAUNCH_ATTEMPT=$1" -xF); do started "$pid"; done
 
 /// Prints of each process `PID STARTED BOOT` whether it is that very one and alive.
 const LOOK: &str = r#"
-boot=$(boot)
 while [ $# -ge 3 ]; do
-  pid=$1 start=$2 at=$3; shift 3
-  said=$(facts "$pid")
-  case $said in "Z "*|"- "*) said=gone ;; *) [ "${said##* } $boot" = "$start $at" ] && said=alive || said=gone ;; esac
-  printf '@process %s %s\n' "$pid" "$said"
+  facts "$1"
+  is=gone
+  case $state in Z|-) ;; *) [ "$start $boot" != "$2 $3" ] || is=alive ;; esac
+  printf '@process %s %s\n' "$1" "$is"
+  shift 3
 done
 "#;
 
 /// Sends the signal `$1` to the groups of processes `PID STARTED BOOT`: a script waits for its worker, the worker stops.
 const SIGNAL: &str = r#"
-signal=$1 boot=$(boot); shift
+signal=$1; shift
 while [ $# -ge 3 ]; do
-  said=$(facts "$1")
-  [ "${said##* } $boot" != "$2 $3" ] || kill -s "$signal" -- "-$1" 2>/dev/null
+  facts "$1"
+  [ "$start $boot" != "$2 $3" ] || kill -s "$signal" -- "-$1" 2>/dev/null
   shift 3
 done
 "#;

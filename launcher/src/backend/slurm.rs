@@ -95,28 +95,30 @@ impl<T: Transport> Slurm<T> {
             if !is_final {
                 return Ok(running(None));
             }
-            let ending = match (row.filter(|row| is_cancelled(row)), ending) {
-                (Some(row), Ending::Interrupted | Ending::Lost { .. }) => cancelled(row),
-                (_, ending) => ending,
+            let (Ending::Interrupted | Ending::Lost { .. }) = ending else {
+                return Ok(Poll::Ended { restart, ending });
             };
+            // Stopped by whom? One that left the queue long ago is in the accounts, where there are any.
+            let row = self.row_or_account(row, &ticket).await?;
+            let ending = row.filter(is_cancelled).map_or(ending, |row| cancelled(&row));
             return Ok(Poll::Ended { restart, ending });
         }
         if !answered || !self.is_gone(&ticket.token) {
             return Ok(running(None));
         }
-        let account = match row {
-            Some(row) => Some(row.clone()),
-            None => self.account(&ticket.token).await?,
-        };
+        let account = self.row_or_account(row, &ticket).await?;
         let ending = without_witness(account.as_ref(), &ticket);
         self.absent.borrow_mut().remove(&ticket.token);
         Ok(Poll::Ended { restart, ending })
     }
 
-    /// What the accounts say of a job that left the queue, where there are accounts.
-    async fn account(&self, name: &str) -> Result<Option<Row>> {
-        let output = self.transport.shell(ACCOUNTS, &[name]).await?;
-        Ok(accounts(&output.stdout).remove(name))
+    /// What the queue says of a job, or what the accounts say of one that left it, where there are accounts.
+    async fn row_or_account(&self, row: Option<&Row>, ticket: &Ticket) -> Result<Option<Row>> {
+        if let Some(row) = row {
+            return Ok(Some(row.clone()));
+        }
+        let output = self.transport.shell(ACCOUNTS, &[&ticket.token]).await?;
+        Ok(accounts(&output.stdout).remove(&ticket.token))
     }
 }
 

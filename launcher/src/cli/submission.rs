@@ -12,10 +12,13 @@ use serde_json::json;
 
 use super::last_run::{Comparison, compare_with_last};
 use super::main::Context;
+use super::runs::read_journal;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
+use crate::engine::{Stage, fold};
 use crate::plan::{
-    Ingredients, PlannedJob, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, render, run_name,
+    Budget, Ingredients, PlannedJob, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, render,
+    run_name,
 };
 use crate::session::{Opening, Setup, Site, block_on, script_of};
 use crate::ship::{Places, Staging, cluster_path, plan_staging, relocate, shadow_sweep};
@@ -143,6 +146,17 @@ impl Submission {
             sweep,
         };
         saved.write()
+    }
+
+    /// What jobs that are not done yet may take at most, where that can be told.
+    ///
+    /// # Errors
+    /// A time limit that SLURM would not understand, a journal that cannot be read.
+    pub fn budget(&self, fresh: bool) -> Result<Option<Budget>> {
+        let state = fold(&read_journal(&self.run.folder)?);
+        let done = |name: &str| state.job(name).is_some_and(|job| job.stage == Stage::Accepted);
+        let jobs = self.run.jobs.iter().filter(|job| fresh || !done(&job.name)).count();
+        Budget::of(&self.settings.profile, jobs)
     }
 
     /// `memory, perplexity within 1% of bf16`.

@@ -61,6 +61,9 @@ pub struct SubmitArgs {
     /// Lets no job begin before: 22:00, 2026-11-22T02:00, now+90m. SLURM holds them; elsewhere this command waits.
     #[arg(long, value_name = "WHEN")]
     pub begin: Option<Begin>,
+    /// Submits nothing where the jobs' time limits allow more GPU-hours than that.
+    #[arg(long, value_name = "HOURS")]
+    pub max_gpu_hours: Option<f64>,
     /// Answers every question with yes.
     #[arg(long)]
     pub yes: bool,
@@ -94,6 +97,7 @@ pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     }
     context.screen.data(&header(&submission))?;
     confirm_fresh(&args, &submission, context)?;
+    confirm_hours(&args, &submission, context)?;
     submission.bring(&setup, &mut |text| context.screen.say(text))?;
     submission.write(&args, begin)?;
     if let Some(begin) = args.begin {
@@ -137,6 +141,35 @@ fn waiting(begin: Begin, kind: Kind) -> Result<String> {
             )
         }
     })
+}
+
+/// What a run may cost at most is known before it costs anything.
+fn confirm_hours(args: &SubmitArgs, submission: &Submission, context: &mut Context) -> Result<()> {
+    let settings = &submission.settings;
+    let Some(budget) = submission.budget(args.fresh)? else {
+        return match args.max_gpu_hours {
+            None => Ok(()),
+            Some(_) => Err(Error::usage("nobody can tell how many GPU-hours the run takes").hint(
+                "`--max-gpu-hours` wants SLURM, `slurm.gpus` and `slurm.time` in the cluster's profile",
+            )),
+        };
+    };
+    context.screen.say(&budget.words());
+    if let Some(most) = args.max_gpu_hours.filter(|most| budget.hours() > *most) {
+        let message = format!("the run may take {:.1} GPU-hours, and {most} are allowed", budget.hours());
+        return Err(
+            Error::usage(message).hint("lower `slurm.time`, take candidates out, or raise `--max-gpu-hours`")
+        );
+    }
+    if args.yes || args.max_gpu_hours.is_some() || budget.hours() <= settings.profile.confirm_gpu_hours {
+        return Ok(());
+    }
+    match context.screen.ask(&format!("submit it to {}?", settings.cluster)) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::new(ErrorKind::Interrupted, "nothing was submitted")),
+        None => Err(Error::usage(format!("the run may take {:.1} GPU-hours", budget.hours()))
+            .hint("add `--yes` or `--max-gpu-hours`, or raise `confirm_gpu_hours` in the cluster's profile")),
+    }
 }
 
 /// A fresh start replaces checkpoints that somebody may be using.

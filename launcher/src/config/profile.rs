@@ -46,6 +46,9 @@ pub struct Profile {
     /// Longest time between two looks at running jobs, in seconds; the time grows up to it while nothing changes.
     #[serde(default)]
     pub poll_seconds: Option<f64>,
+    /// GPU-hours that a submission may take at most without anybody being asked.
+    #[serde(default = "enough")]
+    pub confirm_gpu_hours: f64,
     /// The way to the cluster; none where this machine is part of it.
     #[serde(default)]
     pub ssh: Option<SshProfile>,
@@ -58,6 +61,11 @@ pub struct Profile {
     /// What a job takes of hosts without a scheduler.
     #[serde(default)]
     pub process: ProcessProfile,
+}
+
+/// Twelve GPUs for a working day.
+const fn enough() -> f64 {
+    100.0
 }
 
 /// What runs the jobs of a cluster.

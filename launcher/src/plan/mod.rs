@@ -1,10 +1,12 @@
 //! From a sweep to jobs: candidates expanded, named by content, rendered as job scripts.
 
+mod budget;
 mod expand;
 mod identity;
 mod render;
 mod saved;
 
+pub use budget::Budget;
 pub use expand::{Ingredients, PlannedJob, PlannedRun, SHARD_BYTES, absolute, expand};
 pub use identity::{identity, run_name};
 pub use render::{DockerExtras, Extras, Script, SlurmExtras, quote, render};

@@ -15,6 +15,9 @@ use crate::transport::Transport;
 /// Longest that the making of an image may take.
 const DEADLINE: Duration = Duration::from_secs(300);
 
+/// What podman says of limits that it does not keep.
+const UNLIMITED: &str = "Resource limits are not supported and ignored";
+
 /// Makes the image `$3` of what the worker `$4` needs if `$5` is `own`, unless it is there; then lets the worker say its
 /// version in a container with the options `$6…` that every job has. Ends with 91 where the daemon does not answer.
 const PREPARE: &str = r#"
@@ -55,6 +58,12 @@ pub async fn prepare_image(
     arguments.extend(settings.options.iter().chain(&gpus).map(String::as_str));
     let output = host.shell_within(DEADLINE, PREPARE, &arguments).await?;
     match output.code {
+        // Podman without root on old cgroups: a limit that is not kept would be found when the host is out of memory.
+        Some(0) if output.stderr.contains(UNLIMITED) => {
+            let message = "podman cannot keep limits on memory and CPUs here: it runs without root on cgroups of version 1";
+            Err(Error::new(ErrorKind::Refused, message)
+                .hint("take `docker.memory` and `docker.cpus` away, run as root, or boot the host with cgroups of version 2"))
+        }
         Some(0) => Ok(()),
         Some(91) => {
             let mut error = explain(&output.stderr);
