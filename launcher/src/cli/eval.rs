@@ -87,7 +87,12 @@ fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
             calibrate: Vec::new(),
             store: None,
             evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
-            resources: Resources { threads, numeric_path, ranks: profile.ranks },
+            resources: Resources {
+                threads,
+                device: args.resources.device,
+                numeric_path,
+                ranks: profile.ranks,
+            },
         },
     })
 }
