@@ -56,6 +56,14 @@ impl WorkerJob {
         self.changed(|spec| spec["evaluate"] = Value::Null)
     }
 
+    /// Has fewer samples calibrated on, and fewer windows measured.
+    pub fn with_samples(self, samples: usize, windows: usize) -> Self {
+        self.changed(|spec| {
+            spec["quantize"]["calibration"]["samples"] = json!(samples);
+            spec["evaluate"]["tokens"]["samples"] = json!(windows);
+        })
+    }
+
     /// Has everything computed on a numeric path.
     pub fn on(self, path: &str) -> Self {
         self.changed(|spec| spec["resources"]["numeric_path"] = json!(path))

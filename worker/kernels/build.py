@@ -29,7 +29,8 @@ def nvrtc():
 
 def source():
     """All kernels as one program: one module is loaded on a device."""
-    parts = [f"{HERE}/numbers.cuh", *sorted(glob.glob(f"{HERE}/*.cu"))]
+    shared = [f"{HERE}/{name}.cuh" for name in ("numbers", "pieces", "e2m1", "e4m3")]
+    parts = [*shared, *sorted(glob.glob(f"{HERE}/*.cu"))]
     texts = []
     for path in parts:
         with open(path, encoding="utf-8") as file:

@@ -11,14 +11,19 @@ struct f16 { u16 bits; };
 
 __device__ __forceinline__ f32 widen(f32 x) { return x; }
 __device__ __forceinline__ f32 widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+__device__ __forceinline__ f32 widen(f16 x);
+
+template <class T> __device__ __forceinline__ T narrow(f32 x);
+template <> __device__ __forceinline__ f32 narrow<f32>(f32 x) { return x; }
+
+// The emulator (worker/kernels/emulator) has words of its own for what is an instruction of a GPU.
+#ifndef EMULATED
 __device__ __forceinline__ f32 widen(f16 x) {
     f32 y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
     return y;
 }
 
-template <class T> __device__ __forceinline__ T narrow(f32 x);
-template <> __device__ __forceinline__ f32 narrow<f32>(f32 x) { return x; }
 template <> __device__ __forceinline__ bf16 narrow<bf16>(f32 x) {
     bf16 y;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
@@ -29,6 +34,7 @@ template <> __device__ __forceinline__ f16 narrow<f16>(f32 x) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
+#endif
 
 template <class T> __device__ __forceinline__ f32 rounded(f32 x) { return widen(narrow<T>(x)); }
 
@@ -73,3 +79,17 @@ __device__ __forceinline__ f32 block_max(f32 value) {
     return result;
 }
 
+// The largest of a block's numbers.
+__device__ __forceinline__ u32 block_largest(u32 value) {
+    __shared__ u32 warps[32];
+    for (int step = 16; step > 0; step /= 2) {
+        u32 other = __shfl_xor_sync(0xffffffffu, value, step);
+        value = other > value ? other : value;
+    }
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    u32 most = 0;
+    for (int warp = 0; warp < (int)((blockDim.x + 31) / 32); warp++) most = warps[warp] > most ? warps[warp] : most;
+    __syncthreads();
+    return most;
+}

@@ -89,7 +89,12 @@ fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
             rehash: false,
             reproduce: None,
             evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
-            resources: Resources { threads, numeric_path, ranks: profile.ranks },
+            resources: Resources {
+                threads,
+                device: args.resources.device,
+                numeric_path,
+                ranks: profile.ranks,
+            },
         },
     })
 }

@@ -6,13 +6,14 @@ use clap::Args;
 use qlaunch_shared::assign::{Aims, Grouping, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    self, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, SilentExperts, TokenSource, VerdictKind,
+    self, DeviceChoice, JobSpec, Level, NumericPath, Outcome, Quantize, Resources, SilentExperts,
+    TokenSource, VerdictKind,
 };
 use qlaunch_shared::{Error, Result};
 
 use super::main::Context;
 use super::plan::{GroupChoice, RecipeChoice};
-use super::values::{count, numeric_path, silent_experts, size};
+use super::values::{count, device, numeric_path, silent_experts, size};
 use crate::config::{Overrides, Profile, Settings};
 use crate::plan::{PlannedJob, SHARD_BYTES, absolute};
 use crate::session::{Setup, Single, carry_out_single};
@@ -75,7 +76,11 @@ pub struct ResourceArgs {
     /// CPU threads of each rank; all cores if not given.
     #[arg(long, value_name = "T", value_parser = count)]
     pub threads: Option<usize>,
-    /// Instruction set of all results: avx512bf16, avx2 or portable; the CPU's best if not given.
+    /// Where the work is done: auto, cpu, cuda, or cuda:N for one GPU of several; a GPU where one can be used if not given.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<DeviceChoice>,
+    /// What all results are computed with: avx512bf16, avx2, portable, or a GPU's path as cuda-sm90; the device's best if not
+    /// given.
     #[arg(long, value_name = "PATH", value_parser = numeric_path)]
     pub numeric_path: Option<NumericPath>,
     /// Answers every question with yes.
@@ -148,7 +153,12 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
             rehash: args.rehash,
             reproduce: None,
             evaluate: None,
-            resources: Resources { threads, numeric_path, ranks: profile.ranks },
+            resources: Resources {
+                threads,
+                device: args.resources.device,
+                numeric_path,
+                ranks: profile.ranks,
+            },
         },
     })
 }

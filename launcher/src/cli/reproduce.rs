@@ -72,6 +72,8 @@ pub fn run(args: &ReproduceArgs, context: &mut Context) -> Result<u8> {
         context.screen.say(&note(Level::Warning, &text));
     }
     let resources = Resources {
+        // Where its numeric path is.
+        device: None,
         threads: settings.profile.threads,
         numeric_path: Some(quality.recorded.tool.numeric_path),
         ranks: settings.profile.ranks,

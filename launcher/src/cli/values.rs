@@ -1,6 +1,7 @@
 //! Values of flags that have a grammar of their own.
 
-use qlaunch_shared::protocol::{NumericPath, SilentExperts};
+use qlaunch_shared::Error;
+use qlaunch_shared::protocol::{DeviceChoice, NumericPath, SilentExperts};
 
 /// Reads a size: plain bytes, or with `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB`.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -39,10 +40,19 @@ pub fn count(text: &str) -> Result<usize, String> {
 
 /// Reads the name of a numeric path.
 pub fn numeric_path(text: &str) -> Result<NumericPath, String> {
-    text.parse::<NumericPath>().map_err(|error| match error.hint {
+    text.parse::<NumericPath>().map_err(told)
+}
+
+/// Reads where the work is done.
+pub fn device(text: &str) -> Result<DeviceChoice, String> {
+    text.parse::<DeviceChoice>().map_err(told)
+}
+
+fn told(error: Error) -> String {
+    match error.hint {
         Some(hint) => format!("{}: {hint}", error.message),
         None => error.message,
-    })
+    }
 }
 
 /// Reads what stands in for experts that saw no token.

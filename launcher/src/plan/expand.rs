@@ -195,6 +195,7 @@ fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Resul
         evaluate,
         resources: Resources {
             threads: resources.threads.or(from.threads),
+            device: resources.device,
             numeric_path: resources.numeric_path,
             ranks: resources.ranks.or(from.ranks),
         },

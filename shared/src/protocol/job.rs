@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::compute::{DeviceChoice, NumericPath};
 use crate::assign::{MixedGroups, Piece};
 use crate::recipe::Recipe;
 
@@ -162,53 +163,13 @@ pub struct Resources {
     /// CPU threads; all cores if absent, shared by the ranks of a host.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub threads: Option<usize>,
-    /// Numeric path; the best one of the CPU if absent. A CPU without it refuses the job.
+    /// Where the work is done; a GPU where one can be used, else the CPU, if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<DeviceChoice>,
+    /// Numeric path; the best one of the device if absent. A node without it refuses the job.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub numeric_path: Option<NumericPath>,
     /// Processes that share the model's layers; one if absent. Threads are those of each.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ranks: Option<usize>,
-}
-
-/// The instruction set that a result was computed with; bytes are the same for any threads and batch size on one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NumericPath {
-    /// AVX-512 with bf16 dot products.
-    Avx512Bf16,
-    /// AVX2 with FMA; bf16 is widened to f32.
-    Avx2,
-    /// Plain multiply and add, on any CPU.
-    Portable,
-}
-
-impl NumericPath {
-    /// Every path, the fastest first.
-    pub const ALL: [Self; 3] = [Self::Avx512Bf16, Self::Avx2, Self::Portable];
-
-    /// The name that files and flags use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Avx512Bf16 => "avx512bf16",
-            Self::Avx2 => "avx2",
-            Self::Portable => "portable",
-        }
-    }
-}
-
-impl std::fmt::Display for NumericPath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for NumericPath {
-    type Err = crate::Error;
-
-    fn from_str(name: &str) -> crate::Result<Self> {
-        Self::ALL.into_iter().find(|path| path.name() == name).ok_or_else(|| {
-            crate::Error::usage(format!("there is no numeric path `{name}`"))
-                .hint("use `avx512bf16`, `avx2` or `portable`")
-        })
-    }
 }

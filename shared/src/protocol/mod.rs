@@ -1,14 +1,16 @@
 //! What the launcher and a worker say to each other, all of it in files of the run folder.
 
+mod compute;
 mod event;
 mod folder;
 mod job;
 mod outcome;
 
+pub use compute::{DeviceChoice, NumericPath};
 pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
 pub use job::{
-    Evaluate, JobSpec, NumericPath, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource,
+    Evaluate, JobSpec, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource,
 };
 pub use outcome::{
     CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, RankSummary, Reproduced, Status,

@@ -49,6 +49,7 @@ pub struct WrittenData {
 #[expect(dead_code, reason = "checks the keys; the values are read as the protocol's own type")]
 pub struct WrittenResources {
     threads: Option<usize>,
+    device: Option<String>,
     numeric_path: Option<String>,
     ranks: Option<usize>,
 }

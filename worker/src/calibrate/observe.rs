@@ -172,7 +172,7 @@ impl<B: Backend> Tap<B> for Observer {
         let wanting: Vec<usize> =
             readers.iter().copied().filter(|&module| self.needs(module) != Needs::default()).collect();
         if let Some(&first) = wanting.first() {
-            self.statistics.numeric_path = backend.numeric_path().parse().ok();
+            self.statistics.numeric_path = Some(backend.numeric_path());
             let needs = wanting.iter().fold(Needs::default(), |all, &module| all.and(self.needs(module)));
             if needs.magnitude {
                 let seen = backend.magnitude(x)?;

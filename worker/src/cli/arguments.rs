@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use qlaunch_shared::Error;
+use qlaunch_shared::protocol::DeviceChoice;
 use tracing_subscriber::EnvFilter;
 
 use crate::comm::tcp::Rendezvous;
 use crate::libraries::Places;
-use crate::probe::{DeviceChoice, probe};
+use crate::probe::probe;
 use crate::report::{stop_with_parent, watch_signals};
 use crate::run::{Flags, run};
 
@@ -32,9 +33,9 @@ enum Command {
         /// Folder of this attempt, for events and the outcome.
         #[arg(long)]
         attempt: PathBuf,
-        /// Where the work is done: auto, cpu or cuda.
-        #[arg(long, value_name = "DEVICE", default_value = "auto")]
-        device: DeviceChoice,
+        /// Where the work is done: auto, cpu, cuda, or cuda:N for one GPU of several; what the spec says if not given.
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<DeviceChoice>,
         #[command(flatten)]
         ranks: RankArguments,
     },

@@ -1,5 +1,7 @@
 //! What every communicator can do. All ranks run the same program: each calls the same collectives in the same order.
 
+use std::sync::Arc;
+
 use qlaunch_shared::{Error, Result};
 
 /// What a message is about. A receiver names the tag that it waits for; another one is a bug of ours, not a race.
@@ -123,5 +125,35 @@ pub trait Communicator: Send + Sync {
     /// A rank is gone.
     fn barrier(&self) -> Result<()> {
         self.all_gather(Vec::new()).map(drop)
+    }
+}
+
+impl<C: Communicator + ?Sized> Communicator for Arc<C> {
+    fn rank(&self) -> usize {
+        self.as_ref().rank()
+    }
+
+    fn size(&self) -> usize {
+        self.as_ref().size()
+    }
+
+    fn send(&self, to: usize, tag: Tag, message: Vec<u8>) -> Result<()> {
+        self.as_ref().send(to, tag, message)
+    }
+
+    fn recv(&self, from: usize, tag: Tag) -> Result<Vec<u8>> {
+        self.as_ref().recv(from, tag)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.as_ref().check()
+    }
+
+    fn abort(&self, why: &Error) {
+        self.as_ref().abort(why);
+    }
+
+    fn close(&self) -> Result<()> {
+        self.as_ref().close()
     }
 }

@@ -6,8 +6,8 @@ use qlaunch_shared::Result;
 
 use super::numerics::{ServedInput, ServedNumerics};
 use crate::network::{CacheSide, Inputs, Tap};
-use crate::ops::{Backend, Linear};
-use crate::quantize::{scale_channels, simulate_activation, simulate_cache};
+use crate::ops::{Backend, Linear, Rounding};
+use crate::quantize::{round_activation, scale_channels, simulate_cache};
 use crate::tensor::host::for_each_dtype;
 
 /// Simulates what an engine does to activations.
@@ -62,6 +62,9 @@ impl<B: Backend> Tap<B> for Simulator<'_> {
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
         let Some(rounding) = self.numerics.cache(layer, side) else { return Ok(()) };
         let head_dim = self.numerics.head_dim;
+        if rounding.offset.is_none() && !rounding.rotated {
+            return round_activation(backend, x, head_dim, (rounding.format, rounding.amax));
+        }
         backend.edit(x, &mut |tensor| {
             for_each_dtype!(Storage, tensor.storage_mut(), values => simulate_cache(values, head_dim, rounding))
         })
@@ -70,19 +73,17 @@ impl<B: Backend> Tap<B> for Simulator<'_> {
 
 /// Changes an activation in place as an engine would.
 fn change<B: Backend>(backend: &B, served: &ServedInput, x: &mut B::Tensor) -> Result<()> {
-    if served.factors.is_none() && served.rounding.is_none() {
-        return Ok(());
+    let columns = backend.shape(x).last().copied().unwrap_or(1);
+    if let Some(factors) = &served.factors
+        && !backend.round(x, columns, Rounding::Factors(factors))?
+    {
+        backend.edit(x, &mut |tensor| {
+            for_each_dtype!(Storage, tensor.storage_mut(), values => scale_channels(values, factors));
+            Ok(())
+        })?;
     }
-    backend.edit(x, &mut |tensor| {
-        let columns = tensor.shape().last().copied().unwrap_or(1);
-        for_each_dtype!(Storage, tensor.storage_mut(), values => {
-            if let Some(factors) = &served.factors {
-                scale_channels(values, factors);
-            }
-            match served.rounding {
-                Some((format, amax)) => simulate_activation(values, columns, format, amax),
-                None => Ok(()),
-            }
-        })
-    })
+    match served.rounding {
+        Some(rounding) => round_activation(backend, x, columns, rounding),
+        None => Ok(()),
+    }
 }

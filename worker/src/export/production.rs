@@ -15,6 +15,7 @@ use super::quality::Learnt;
 use super::remarks::{remark_on_silent, remark_on_zeros};
 use crate::calibrate::Statistics;
 use crate::network::{SourceWeights, Weights};
+use crate::ops::Coder;
 use crate::quantize::algorithm::calibrate;
 use crate::quantize::{
     LinearWork, Origin, StoredBytes, fold, measure_errors, share_before_search, share_for_export,
@@ -37,6 +38,8 @@ pub struct Sources<'a> {
 pub struct Production<'a> {
     sources: Sources<'a>,
     assignment: &'a Assignment,
+    /// What makes the codes, where not the host does.
+    coder: Option<&'a dyn Coder>,
     /// What became known on the way, for the quality report.
     pub learnt: Learnt,
 }
@@ -48,14 +51,14 @@ pub struct Finished {
 }
 
 impl<'a> Production<'a> {
-    /// Nothing is made yet.
+    /// Nothing is made yet. `coder` makes the codes where there is one, else the host.
     ///
     /// # Errors
     /// There is nothing to quantize.
-    pub fn new(sources: Sources<'a>) -> Result<Self> {
+    pub fn new(sources: Sources<'a>, coder: Option<&'a dyn Coder>) -> Result<Self> {
         let assignment = sources.resolved.assignment.as_ref();
         let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
-        Ok(Self { sources, assignment, learnt: Learnt::default() })
+        Ok(Self { sources, assignment, coder, learnt: Learnt::default() })
     }
 
     /// What it is made from.
@@ -166,7 +169,7 @@ impl<'a> Production<'a> {
         statistics: &Statistics,
     ) -> Result<BTreeMap<String, Vec<u8>>> {
         let parts: Vec<Vec<StoredBytes>> =
-            linears.par_iter().map(LinearWork::store).collect::<Result<_>>()?;
+            linears.par_iter().map(|linear| linear.store(self.coder)).collect::<Result<_>>()?;
         let weights = self.sources.weights;
         let measured = linears.par_iter().zip(&parts).map(|(linear, parts)| {
             // What other experts saw says nothing of this one's output.

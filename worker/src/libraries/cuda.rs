@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
+use qlaunch_shared::digest::hex;
 use qlaunch_shared::{Error, Result};
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub struct Device {
     pub index: i32,
     /// Its name.
     pub name: String,
+    /// What tells it from all others, in hexadecimal digits; absent where the driver does not say.
+    pub uuid: Option<String>,
     /// Compute capability: 90 is 9.0.
     pub capability: i32,
     /// Memory in bytes.
@@ -125,7 +128,21 @@ impl Driver {
             capability += value * factor;
         }
         let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
-        Ok(Device { index, name, capability, memory: memory as u64, free: self.free(device) })
+        let (uuid, free) = (self.uuid(device), self.free(device));
+        Ok(Device { index, name, uuid, capability, memory: memory as u64, free })
+    }
+
+    fn uuid(&self, device: c_int) -> Option<String> {
+        type Ask = extern "C" fn(*mut [u8; 16], c_int) -> Status;
+        // SAFETY: the types of both are those of `cuda.h`.
+        let ask = unsafe {
+            // The newer one tells parts of a shared GPU apart.
+            self.library
+                .function::<Ask>("cuDeviceGetUuid_v2")
+                .or_else(|_| self.library.function("cuDeviceGetUuid"))
+        };
+        let mut uuid = [0; 16];
+        (ask.ok()?(&raw mut uuid, device) == 0).then(|| hex(uuid))
     }
 
     /// Free memory, which only a context knows.

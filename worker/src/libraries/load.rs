@@ -71,6 +71,18 @@ pub fn search(wanted: &Wanted, places: &Places) -> Search {
     broken.map_or(Search::Absent, Search::Broken)
 }
 
+/// A library that nothing goes without.
+///
+/// # Errors
+/// It is missing or broken.
+pub fn require(wanted: &Wanted, places: &Places) -> Result<Loaded> {
+    match search(wanted, places) {
+        Search::Found(loaded) => Ok(loaded),
+        Search::Absent => Err(Error::input(format!("{} is not found", wanted.name)).hint(wanted.remedy)),
+        Search::Broken(error) => Err(error),
+    }
+}
+
 enum Opened {
     Fine(Loaded),
     Missing,

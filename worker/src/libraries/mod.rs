@@ -6,4 +6,4 @@ mod load;
 
 pub use cuda::{Device, Driver};
 pub use find::{Places, Wanted};
-pub use load::{Loaded, Search, search};
+pub use load::{Loaded, Search, require, search};

@@ -7,8 +7,10 @@
 //! Results do not depend on the number of threads, nor on which other rows are computed in the same call: every
 //! output row is a function of its own input rows, the weights and the numeric path.
 
+use qlaunch_shared::protocol::NumericPath;
 use qlaunch_shared::{Error, Result};
 
+use super::coding::{Coder, Rounding};
 use super::routing::{Routes, Routing, Share};
 use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView};
@@ -134,8 +136,8 @@ pub trait Backend: Send + Sync {
     /// A tensor in the device's memory.
     type Tensor: Send + Sync + Clone;
 
-    /// The name of the numeric path, which a run pins: two backends of one name give the same bits.
-    fn numeric_path(&self) -> &'static str;
+    /// The numeric path, which a run pins: two backends of one path give the same bits.
+    fn numeric_path(&self) -> NumericPath;
 
     /// Copies a tensor to the device.
     fn upload(&self, view: TensorView<'_>) -> Result<Self::Tensor>;
@@ -227,6 +229,17 @@ pub trait Backend: Send + Sync {
     /// the diagonal afterwards says nothing. Sums run over tokens in order. `together` rows always come in one
     /// call, whatever the batches: the tokens of a sample, or 1 where nothing is known of them.
     fn gram(&self, x: &Self::Tensor, together: usize, sums: &mut [f32]) -> Result<()>;
+
+    /// Rounds an activation of rows of `columns` in place, as codecs say; false, and nothing is done, where the device leaves
+    /// that to the host.
+    fn round(&self, _x: &mut Self::Tensor, _columns: usize, _rounding: Rounding<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// What makes codes of weights on the device, where it does not leave that to the host.
+    fn coder(&self) -> Option<&dyn Coder> {
+        None
+    }
 
     /// Negative log-likelihood of one target per row, in nats. Logits are rounded to the model's type, then read as
     /// `f32`; they are made and dropped in blocks of the vocabulary.

@@ -1,37 +1,10 @@
-//! Which device a job runs on, and why not on a GPU.
+//! Which device a job can compute on, and why not on a GPU.
 
-use std::str::FromStr;
-
+use qlaunch_shared::protocol::{DeviceChoice, NumericPath};
 use qlaunch_shared::{Error, Result};
 
-use crate::libraries::{Driver, Places, Search, Wanted, search};
-
-/// What a person asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// A GPU where one can be used, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A GPU, or an error that says why not.
-    Cuda,
-}
-
-impl FromStr for DeviceChoice {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda),
-            _ => {
-                Err(Error::usage(format!("there is no device `{name}`")).hint("use `auto`, `cpu` or `cuda`"))
-            }
-        }
-    }
-}
+use crate::libraries::{Device, Driver, Places, Search, Wanted, search};
+use crate::ops::{CpuPath, cuda};
 
 /// What stands between a job and the GPUs of this node.
 #[derive(Debug)]
@@ -62,30 +35,104 @@ pub(super) fn driver(places: &Places) -> Result<Driver, Obstacle> {
     }
 }
 
-/// What a job is told before it goes on with the CPU; nothing where that was to be expected.
+/// What a process can offer to compute with beside the CPU.
+#[derive(Debug, Default)]
+pub struct Offer {
+    /// A GPU, and its numeric path.
+    pub gpu: Option<(Device, NumericPath)>,
+    /// Why there is none, where that was not to be expected.
+    pub obstacle: Option<Error>,
+}
+
+/// Finds a GPU to compute on, as far as one is wanted. Each rank of a host takes its `turn`; a job that is alone here has none,
+/// and takes the GPU with most free memory.
 ///
 /// # Errors
 /// A GPU was asked for and cannot be used.
-pub fn choose(choice: DeviceChoice, places: &Places) -> Result<Option<String>> {
+pub fn choose(choice: DeviceChoice, turn: Option<usize>, places: &Places) -> Result<Offer> {
     if choice == DeviceChoice::Cpu {
-        return Ok(None);
+        return Ok(Offer::default());
     }
-    let devices = driver(places).and_then(|driver| driver.devices().map_err(Obstacle::Fault));
-    let refusal = match devices {
-        Err(Obstacle::NoDriver) if choice == DeviceChoice::Auto => return Ok(None),
-        Err(Obstacle::NoDriver) => {
-            Error::input("there is no driver of NVIDIA's GPUs").hint(Wanted::CUDA.remedy)
+    let found = driver(places).and_then(|driver| driver.devices().map_err(Obstacle::Fault));
+    let usable = found.and_then(|devices| pick(choice, turn, devices, places).map_err(Obstacle::Fault));
+    match (usable, choice) {
+        (Ok(gpu), _) => Ok(Offer { gpu: Some(gpu), obstacle: None }),
+        (Err(Obstacle::NoDriver), DeviceChoice::Auto) => Ok(Offer::default()),
+        (Err(Obstacle::Fault(error)), DeviceChoice::Auto) => Ok(Offer { gpu: None, obstacle: Some(error) }),
+        (Err(Obstacle::NoDriver), _) => {
+            let none = Error::input("there is no driver of NVIDIA's GPUs").hint(Wanted::CUDA.remedy);
+            Err(none.context("no GPU can be used"))
         }
-        Err(Obstacle::Fault(error)) => error,
-        Ok(devices) if devices.is_empty() => Error::input("the driver sees no GPU")
-            .hint("ask the scheduler for one, or look at `CUDA_VISIBLE_DEVICES`"),
-        Ok(_) => Error::input("jobs do not run on GPUs yet").hint("use `--device cpu`"),
+        (Err(Obstacle::Fault(error)), _) => Err(error.context("no GPU can be used")),
+    }
+}
+
+/// One of the GPUs that the driver sees, with all that is needed to compute on it.
+fn pick(
+    choice: DeviceChoice,
+    turn: Option<usize>,
+    devices: Vec<Device>,
+    places: &Places,
+) -> Result<(Device, NumericPath)> {
+    let count = devices.len();
+    if count == 0 {
+        return Err(Error::input("the driver sees no GPU")
+            .hint("ask the scheduler for one, or look at `CUDA_VISIBLE_DEVICES`"));
+    }
+    let device = match (choice, turn) {
+        (DeviceChoice::Cuda(Some(index)), _) => devices.into_iter().nth(index),
+        (_, Some(turn)) => devices.into_iter().nth(turn % count),
+        // Among equals, the first.
+        (_, None) => devices.into_iter().rev().max_by_key(|device| device.free),
     };
-    match choice {
-        DeviceChoice::Cuda => Err(refusal.context("no GPU can be used")),
-        _ => {
-            let hint = refusal.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Ok(Some(format!("the CPU does the work: {}{hint}", refusal.message)))
-        }
+    let device = device.ok_or_else(|| {
+        Error::input(format!("the driver sees {count} GPUs, which count from 0"))
+            .hint("`qlaunch doctor` lists them; `CUDA_VISIBLE_DEVICES` may hide some")
+    })?;
+    let path = usable(&device)?;
+    NumericPath::beside_gpu().require()?;
+    cuda::load(places)?;
+    Ok((device, path))
+}
+
+/// The numeric path of a GPU that a job can have.
+fn usable(device: &Device) -> Result<NumericPath> {
+    let Device { index, name, capability, .. } = device;
+    let Some(path) = NumericPath::of_capability(*capability) else {
+        let (major, minor) = (capability / 10, capability % 10);
+        return Err(Error::input(format!("GPU {index} ({name}) has compute capability {major}.{minor}"))
+            .hint("GPUs from 8.0 on are served; `--device cpu` computes on the CPU"));
+    };
+    match device.free {
+        None => Err(Error::input(format!("GPU {index} ({name}) is occupied: it takes no further process"))
+            .hint("`nvidia-smi` shows who has it; wait, or ask for a GPU of your own")),
+        Some(_) => Ok(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(index: i32, capability: i32, free: Option<u64>) -> Device {
+        Device { index, name: "GPU".to_owned(), uuid: None, capability, memory: 80_000_000_000, free }
+    }
+
+    #[test]
+    fn a_gpu_that_is_too_old_or_occupied_is_refused() {
+        let error = usable(&gpu(0, 75, Some(1))).unwrap_err();
+        assert!(error.message.contains("7.5") && error.hint.is_some(), "{error}");
+        let error = usable(&gpu(1, 90, None)).unwrap_err();
+        assert!(error.message.contains("GPU 1 (GPU) is occupied") && error.hint.is_some(), "{error}");
+        assert_eq!(usable(&gpu(0, 90, Some(70))).unwrap(), NumericPath::CudaSm90);
+    }
+
+    #[test]
+    fn a_number_that_no_gpu_has_is_refused() {
+        let devices = || vec![gpu(0, 90, Some(5)), gpu(1, 90, Some(9))];
+        let error = pick(DeviceChoice::Cuda(Some(2)), None, devices(), &Places::default()).unwrap_err();
+        assert!(error.message.contains("2 GPUs, which count from 0") && error.hint.is_some(), "{error}");
+        let error = pick(DeviceChoice::Auto, None, Vec::new(), &Places::default()).unwrap_err();
+        assert!(error.message.contains("sees no GPU"), "{error}");
     }
 }

@@ -57,7 +57,7 @@ pub fn cpu() -> Cpu {
         name: value("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         features: FEATURES.iter().filter(has).map(|feature| (*feature).to_owned()).collect(),
-        numeric_paths: NumericPath::ALL.into_iter().filter(|path| path.available()).collect(),
+        numeric_paths: NumericPath::CPU.into_iter().filter(|path| path.available()).collect(),
     }
 }
 

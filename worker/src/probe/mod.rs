@@ -4,5 +4,5 @@ mod choose;
 mod host;
 mod report;
 
-pub use choose::{DeviceChoice, choose};
+pub use choose::{Offer, choose};
 pub use report::{Probe, probe};

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use qlaunch_shared::Error;
+use qlaunch_shared::protocol::DeviceChoice;
 use serde::Serialize;
 
-use super::choose::{Obstacle, driver};
+use super::choose::{Obstacle, Offer, choose, driver};
 use super::host::{Cpu, Memory, cpu, memory};
 use crate::libraries::{Device, Places, Search, Wanted, search};
 use crate::report::host_name;
@@ -58,29 +59,23 @@ struct DriverFacts {
 /// What `--device auto` comes to here.
 #[derive(Debug, Serialize)]
 struct Chosen {
-    auto: &'static str,
+    auto: String,
     why: String,
 }
 
 /// Looks at this node.
 pub fn probe(places: &Places) -> Probe {
     let mut libraries: Vec<Library> = Wanted::ALL.iter().map(|wanted| look(wanted, places)).collect();
-    let (mut facts, mut devices, mut why) =
-        (None, Vec::new(), "there is no driver of NVIDIA's GPUs".to_owned());
+    let (mut facts, mut devices) = (None, Vec::new());
     let asked = driver(places).and_then(|driver| {
         facts =
             Some(DriverFacts { cuda: format!("{}.{}", driver.version / 1000, driver.version % 1000 / 10) });
         driver.devices().map_err(Obstacle::Fault)
     });
     match asked {
-        Ok(found) if found.is_empty() => "the driver sees no GPU".clone_into(&mut why),
-        Ok(found) => {
-            "jobs do not run on GPUs yet".clone_into(&mut why);
-            devices = found;
-        }
+        Ok(found) => devices = found,
         Err(Obstacle::NoDriver) => {}
         Err(Obstacle::Fault(error)) => {
-            why.clone_from(&error.message);
             let cuda = libraries.iter_mut().find(|library| library.name == Wanted::CUDA.name);
             if let Some(cuda) = cuda {
                 (cuda.state, cuda.error) = (State::Broken, Some(error));
@@ -96,7 +91,19 @@ pub fn probe(places: &Places) -> Probe {
         libraries,
         driver: facts,
         devices,
-        device: Chosen { auto: "cpu", why },
+        device: chosen(places),
+    }
+}
+
+fn chosen(places: &Places) -> Chosen {
+    let cpu = |why| Chosen { auto: "cpu".to_owned(), why };
+    match choose(DeviceChoice::Auto, None, places) {
+        Ok(Offer { gpu: Some((device, path)), .. }) => Chosen {
+            auto: format!("cuda:{}", device.index),
+            why: format!("{} computes on {path}", device.name),
+        },
+        Ok(Offer { obstacle: Some(error), .. }) | Err(error) => cpu(error.message),
+        Ok(Offer { .. }) => cpu("there is no driver of NVIDIA's GPUs".to_owned()),
     }
 }
 

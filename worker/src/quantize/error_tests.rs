@@ -30,7 +30,7 @@ fn work(format: Format, [rows, columns]: [usize; 2]) -> LinearWork {
 
 /// The definition, over all rows: decoded, times factors, plus branch, over row factors.
 fn defined(linear: &LinearWork, origin: &Origin<'_>) -> (f64, f64) {
-    let stored = linear.store().unwrap();
+    let stored = linear.store(None).unwrap();
     let [rows, columns] = linear.shape();
     let whole = decode_band(linear, &stored, (0, rows)).unwrap().to_f32();
     let source = origin.weight.to_f32();
@@ -97,7 +97,7 @@ fn errors_are_those_of_the_definition_with_factors_branch_and_gram() {
     let entry = |i: usize, j: usize| (0..40).map(|t| x[t * 64 + i] * x[t * 64 + j]).sum::<f32>();
     let gram: Vec<f32> = (0..64 * 64).map(|at| entry(at / 64, at % 64)).collect();
     let origin = Origin { weight: original.view(), row_factors: Some(&rows), gram: Some(&gram) };
-    let found = measure_errors(&linear, &linear.store().unwrap(), &origin).unwrap();
+    let found = measure_errors(&linear, &linear.store(None).unwrap(), &origin).unwrap();
     let (weight, output) = defined(&linear, &origin);
     assert!(close(found.weight, weight), "{found:?}, not {weight}");
     assert!(close(found.output.unwrap(), output), "{found:?}, not {output}");
@@ -117,7 +117,7 @@ fn bands_decode_to_the_rows_of_the_whole_in_every_format() {
         Format::Mxfp8,
     ] {
         let linear = work(format, [300, 128]);
-        let stored = linear.store().unwrap();
+        let stored = linear.store(None).unwrap();
         let whole = decode_band(&linear, &stored, (0, 300)).unwrap().to_f32();
         for (begin, end) in [(0, 128), (128, 256), (256, 300)] {
             let band = decode_band(&linear, &stored, (begin, end)).unwrap().to_f32();
@@ -139,7 +139,7 @@ fn large_weights_are_measured_in_bands_over_their_whole_height() {
 #[test]
 fn threads_change_no_bit() {
     let linear = work(Format::NVFP4, [200, 96]);
-    let stored = linear.store().unwrap();
+    let stored = linear.store(None).unwrap();
     let origin = Origin { weight: linear.weight.view(), row_factors: None, gram: None };
     let measured = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -3,7 +3,11 @@
 use qlaunch_shared::assign::{Amax, LinearNumerics};
 use qlaunch_shared::{Error, Result};
 
-use super::{Magnitudes, StoredBytes, activation_scale, magnitudes, quantize_weight, simulate_weight};
+use super::{
+    Magnitudes, StoredBytes, activation_scale, magnitudes, quantize_weight, quantize_weight_on,
+    simulate_weight,
+};
+use crate::ops::Coder;
 use crate::tensor::dtype::widen;
 use crate::tensor::host::{HostTensor, for_each_dtype};
 
@@ -120,14 +124,18 @@ impl LinearWork {
         HostTensor::new::<f32>(self.shape(), values)?.view().cast(self.weight.dtype())
     }
 
-    /// The tensors that store it: suffix and little-endian bytes.
+    /// The tensors that store it: suffix and little-endian bytes. The codes are made by `coder` where there is one.
     ///
     /// # Errors
     /// A scale cannot be made, or an input that needs one was never seen.
-    pub fn store(&self) -> Result<Vec<StoredBytes>> {
+    pub fn store(&self, coder: Option<&dyn Coder>) -> Result<Vec<StoredBytes>> {
         let name = self.numerics.name.as_str();
-        let mut parts = quantize_weight(self.weight.view(), self.numerics.weight, &self.magnitudes)
-            .map_err(|e| e.key(name))?;
+        let (weight, format) = (self.weight.view(), self.numerics.weight);
+        let parts = match coder {
+            Some(coder) => quantize_weight_on(coder, weight, format, &self.magnitudes),
+            None => quantize_weight(weight, format, &self.magnitudes),
+        };
+        let mut parts = parts.map_err(|e| e.key(name))?;
         if let Some(input) = self.numerics.input.filter(|input| input.amax != Amax::Dynamic) {
             let amax =
                 self.input_amax.ok_or_else(|| Error::bug("an activation was never calibrated").key(name))?;

@@ -90,7 +90,7 @@ fn simulate_nvfp4(
     match fixed_scales(scales, tensor, block) {
         Some(fixed) => nvfp4::simulate_fixed(rows, fixed, fine),
         None => {
-            let reach = Format::Nvfp4 { block: block as u32, scales }.reach().unwrap_or(nvfp4::REACH);
+            let reach = super::weight::reach(Format::Nvfp4 { block: block as u32, scales });
             nvfp4::simulate_alone(rows, columns, nvfp4::Scales::new(tensor, reach, block));
         }
     }

@@ -87,6 +87,12 @@ pub fn quantize_weight(
     format: Format,
     magnitudes: &Magnitudes,
 ) -> Result<Vec<StoredBytes>> {
+    let shape = check(weight, format, magnitudes)?;
+    for_each_dtype!(Elements, weight.elements(), elements => parts(elements, shape, format, magnitudes))
+}
+
+/// The shape of a weight that a format and magnitudes fit.
+pub(super) fn check(weight: TensorView<'_>, format: Format, magnitudes: &Magnitudes) -> Result<[usize; 2]> {
     let shape = matrix(weight, format)?;
     let expected = fine_count(format, shape);
     if magnitudes.fine.len() != expected {
@@ -97,7 +103,7 @@ pub fn quantize_weight(
     {
         return Err(Error::bug(format!("a scale of {format} cannot be made of the magnitude {odd}")));
     }
-    for_each_dtype!(Elements, weight.elements(), elements => parts(elements, shape, format, magnitudes))
+    Ok(shape)
 }
 
 fn matrix(weight: TensorView<'_>, format: Format) -> Result<[usize; 2]> {
@@ -120,19 +126,19 @@ fn parts<E: Source>(
     match format {
         Format::Fp8 => fp8_parts(elements, magnitudes),
         Format::Fp8Channel | Format::Fp8Block { .. } => {
-            let scales = scales::<E>(format, magnitudes);
+            let scales = scales(elements, format, magnitudes);
             let mut codes = vec![0u8; elements.len()];
             fp8::encode_scaled(elements, runs, &scales, &mut codes)?;
             Ok(vec![("weight", codes), ("weight_scale", floats(&scales))])
         }
         Format::Int8Channel => {
-            let scales = scales::<E>(format, magnitudes);
+            let scales = scales(elements, format, magnitudes);
             let mut codes = vec![0u8; elements.len()];
             integer::encode_rows(elements, shape[1], &scales, &mut codes);
             Ok(vec![("weight", codes), ("weight_scale", floats(&scales))])
         }
         Format::Int4 { .. } | Format::Int4Fp8 { .. } => {
-            let scales = scales::<E>(format, magnitudes);
+            let scales = scales(elements, format, magnitudes);
             let mut codes = vec![0u8; elements.len() / 2];
             integer::encode_row_pairs(elements, runs, &scales, &mut codes);
             let mut parts = vec![("weight", codes), ("weight_scale", floats(&scales))];
@@ -157,7 +163,7 @@ fn parts<E: Source>(
 }
 
 /// The f32 scales of a format: magnitude over largest code.
-fn scales<E: Source>(format: Format, magnitudes: &Magnitudes) -> Vec<f32> {
+pub(super) fn scales<E: Source>(_: &[E], format: Format, magnitudes: &Magnitudes) -> Vec<f32> {
     // Calibrators of blocks keep their magnitudes in f32, the others in the weight's own type.
     let of_f16 = E::DTYPE == DType::F16 && format.block().is_none();
     let smallest = if of_f16 { half::f16::MIN_POSITIVE.to_f32_const() } else { f32::MIN_POSITIVE };
@@ -169,7 +175,7 @@ fn scales<E: Source>(format: Format, magnitudes: &Magnitudes) -> Vec<f32> {
     magnitudes.fine.iter().map(|amax| exported(*amax, largest, smallest) / largest).collect()
 }
 
-fn floats(values: &[f32]) -> Vec<u8> {
+pub(super) fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
@@ -195,13 +201,18 @@ fn nvfp4_parts<E: Source>(
             fixed.scale_2()
         }
         None => {
-            let reach = Format::Nvfp4 { block: block as u32, scales: kind }.reach().unwrap_or(nvfp4::REACH);
+            let reach = reach(Format::Nvfp4 { block: block as u32, scales: kind });
             let encoder = nvfp4::Encoder::<E>::reaching(magnitudes.tensor, block, reach)?;
             encoder.encode(elements, columns, target)?;
             encoder.scale_2()
         }
     };
     Ok(vec![("weight", codes), ("weight_scale", scales), ("weight_scale_2", floats(&[scale_2]))])
+}
+
+/// How far a tensor reaches in units of its scale.
+pub(super) fn reach(format: Format) -> f32 {
+    format.reach().unwrap_or(nvfp4::REACH)
 }
 
 fn mx_parts<E: Source, T: mx::MxElement>(elements: &[E]) -> Result<Vec<StoredBytes>> {

@@ -119,7 +119,8 @@ pub(super) fn reproduce<B: Backend>(
     let files = MappedCheckpoint::open(model.files.clone())?;
     let weights = SourceWeights::new(model, &files);
     let stage = Stage::of(comm, model, false)?;
-    let production = Production::new(Sources { weights: &weights, files: &files, resolved: &resolved })?;
+    let sources = Sources { weights: &weights, files: &files, resolved: &resolved };
+    let production = Production::new(sources, backend.coder())?;
     let data = CalibrationData::read((model, assignment), &step.made, Means { comm, store: None }, reporter)?;
     let tokens = data.as_ref().map(|data| &data.summary);
     if let (Some(known), Some(read)) = (&step.tokens_sha256, tokens)
@@ -141,7 +142,7 @@ pub(super) fn reproduce<B: Backend>(
         folder: folder.clone(),
         found: Vec::new(),
     };
-    let (silent, path) = (step.made.silent_experts, backend.numeric_path().parse()?);
+    let (silent, path) = (step.made.silent_experts, backend.numeric_path());
     let building = Building::new(assignment, model, (production, Output::Again(again)), silent, path);
     let (_, output) = build(backend, building, (&weights, &stage, data.as_ref()), &resolved, reporter)?;
     reporter.begin(Phase::Audit, 1, Unit::Steps, None);

@@ -68,7 +68,7 @@ pub(super) fn collect<B: Backend>(
         data::agree(stage.comm, &told)?;
         summary = Some(told);
         let tokens = data::identity(&samples);
-        let numeric_path = backend.numeric_path().parse()?;
+        let numeric_path = backend.numeric_path();
         if means.comm.rank() == 0 {
             data::note_tokens(store, (&source, model), (&tokens, numeric_path))?;
         }

@@ -50,7 +50,7 @@ pub(super) fn evaluate<B: Backend>(
     let samples = data::samples((&model, means.store), &step.tokens, Use::Evaluation, reporter)?;
     let batch = stage.batch(step.tokens.batch_size, samples.count());
     let data = Data { samples: &samples, batch };
-    let path = backend.numeric_path().parse()?;
+    let path = backend.numeric_path();
     let kept = means.store.map(|store| {
         let assembly = is_own.then(|| Assembly::read(checkpoint)).transpose()?;
         Measured::of(store, (&model, assembly.as_ref()), comm, step, (&samples, path))

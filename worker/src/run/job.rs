@@ -13,6 +13,7 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::again::reproduce;
 use super::collection::collect;
+use super::device::{Computing, Messages, Wish, agree};
 use super::evaluation::evaluate;
 use super::place::{Flags, place, slurm_variables};
 use super::quantization::{Means, as_it_is, make};
@@ -20,8 +21,7 @@ use super::team::{Job, Team};
 use crate::comm::Communicator;
 use crate::export::add_measurement;
 use crate::libraries::Places;
-use crate::ops::CpuBackend;
-use crate::probe::choose;
+use crate::ops::{Backend, CpuBackend, CudaBackend};
 use crate::report::{Reporter, cpu_seconds, host_name, peak_memory, write_outcome};
 use crate::store::Store;
 use crate::tensor::discard;
@@ -61,13 +61,12 @@ pub fn run(spec: &Path, attempt: &Path, flags: &Flags) -> Result<()> {
     };
     let result = read_spec(spec).and_then(|read| {
         outcome.candidate.clone_from(&read.candidate);
-        if let Some(obstacle) = choose(flags.device, &Places::gather())? {
-            reporter.note(Level::Warning, obstacle);
-        }
+        let device = flags.device.or(read.resources.device);
         let place = place(flags, &slurm, read.resources.ranks, &attempt)?;
-        let team =
-            Team::gather(place, Job { spec, attempt: &attempt }, end(&read, &attempt, &folder, &outcome))?;
-        let result = steps(&read, &attempt, &team, (&mut outcome, &mut reporter));
+        let job = Job { spec, attempt: &attempt, device };
+        let mut team = Team::gather(place, job, end(&read, &attempt, &folder, &outcome))?;
+        let wish = Wish { device: device.unwrap_or_default(), path: read.resources.numeric_path };
+        let result = steps((&read, wish), &attempt, &mut team, (&mut outcome, &mut reporter));
         team.part(result)
     });
     reporter.end();
@@ -136,13 +135,14 @@ fn read_spec(path: &Path) -> Result<JobSpec> {
 }
 
 fn steps(
-    spec: &JobSpec,
+    (spec, wish): (&JobSpec, Wish),
     attempt: &AttemptFolder,
-    team: &Team,
+    team: &mut Team,
     (outcome, reporter): (&mut Outcome, &mut Reporter),
 ) -> Result<()> {
     let threads = team.threads(spec.resources.threads)?;
-    let numeric_path = team.numeric_path(spec.resources.numeric_path)?;
+    let places = Places::gather();
+    let Computing { path: numeric_path, gpu, messages } = agree(team.comm(), wish, &places, reporter)?;
     outcome.threads = threads;
     outcome.numeric_path = Some(numeric_path);
     reporter.tell(EventBody::Started {
@@ -152,13 +152,24 @@ fn steps(
         threads,
         numeric_path,
     });
-    let backend = CpuBackend::new(threads, numeric_path)?;
     // Codecs run on the pool that calls them.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .map_err(|e| Error::input(format!("cannot start {threads} threads: {e}")))?;
-    pool.install(|| work(spec, attempt, (&backend, team.comm()), outcome, reporter))?;
+    match gpu {
+        None => {
+            let backend = CpuBackend::new(threads, numeric_path)?;
+            pool.install(|| work(spec, attempt, (&backend, team.comm()), outcome, reporter))?;
+        }
+        Some(gpu) => {
+            let backend = CudaBackend::open(gpu.index as usize, threads, &places)?;
+            if messages == Messages::Nccl {
+                team.join_gpus(&gpu, &places)?;
+            }
+            pool.install(|| work(spec, attempt, (&backend, team.comm()), outcome, reporter))?;
+        }
+    }
     let (rank, size) = (team.comm().rank(), team.comm().size());
     if size > 1 {
         let (peak_memory, cpu_seconds) = (peak_memory(), cpu_seconds());
@@ -168,10 +179,10 @@ fn steps(
     Ok(())
 }
 
-fn work(
+fn work<B: Backend>(
     spec: &JobSpec,
     attempt: &AttemptFolder,
-    (backend, comm): (&CpuBackend, &dyn Communicator),
+    (backend, comm): (&B, &dyn Communicator),
     outcome: &mut Outcome,
     reporter: &mut Reporter,
 ) -> Result<()> {

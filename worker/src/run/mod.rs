@@ -5,6 +5,7 @@ mod begin;
 mod building;
 mod collection;
 mod data;
+mod device;
 mod digests;
 mod evaluation;
 mod forward;

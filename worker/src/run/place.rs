@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use qlaunch_shared::protocol::AttemptFolder;
+use qlaunch_shared::protocol::{AttemptFolder, DeviceChoice};
 use qlaunch_shared::{Error, Result};
 
 use crate::comm::tcp::{Limits, Rendezvous, Seat, read_token};
-use crate::probe::DeviceChoice;
 
 /// What the command line says of this process among others.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +19,8 @@ pub struct Flags {
     pub rendezvous: Option<Rendezvous>,
     /// File of what only they know.
     pub token_file: Option<PathBuf>,
-    /// Where the work is done.
-    pub device: DeviceChoice,
+    /// Where the work is done, whatever the spec says.
+    pub device: Option<DeviceChoice>,
 }
 
 /// Where a process stands.

@@ -64,8 +64,9 @@ pub(super) fn make<B: Backend>(
     let files = MappedCheckpoint::open(model.files.clone())?;
     let weights = SourceWeights::new(model, &files);
     let stage = Stage::of(means.comm, model, false)?;
-    let mut production = Production::new(Sources { weights: &weights, files: &files, resolved: &resolved })?;
-    let numeric_path = backend.numeric_path().parse()?;
+    let sources = Sources { weights: &weights, files: &files, resolved: &resolved };
+    let mut production = Production::new(sources, backend.coder())?;
+    let numeric_path = backend.numeric_path();
     let data = CalibrationData::read((model, assignment), step, means, reporter)?;
     let output = match means.store {
         None => Output::folder(&production, out, &stage)?,

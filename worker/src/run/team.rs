@@ -7,13 +7,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qlaunch_shared::protocol::{AttemptFolder, NumericPath, RankSummary};
+use qlaunch_shared::protocol::{AttemptFolder, DeviceChoice, RankSummary};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::place::Place;
+use crate::comm::nccl::{Nccl, Patience};
 use crate::comm::tcp::{Door, Limits, Rendezvous, Seat, TcpMesh};
 use crate::comm::{Communicator, Single};
-use crate::ops::CpuPath;
+use crate::libraries::{Device, Places, Wanted, require};
 use crate::report::{host_name, stop_at_once, stop_requested, stopped};
 
 /// How long a process goes on computing after it was told to stop, or after the other ranks are gone.
@@ -24,6 +25,8 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// All ranks, seen from this one.
 pub(super) struct Team {
     mesh: Option<Arc<TcpMesh>>,
+    /// On top of the mesh, where each rank has a GPU of its own.
+    nccl: Option<Nccl<Arc<TcpMesh>>>,
     children: Children,
 }
 
@@ -32,6 +35,7 @@ pub(super) struct Team {
 pub(super) struct Job<'a> {
     pub(super) spec: &'a Path,
     pub(super) attempt: &'a AttemptFolder,
+    pub(super) device: Option<DeviceChoice>,
 }
 
 impl Team {
@@ -47,7 +51,7 @@ impl Team {
         let (seat, door, mut children) = match place {
             Place::Alone => {
                 end_at_once(end)?;
-                return Ok(Self { mesh: None, children: Children::default() });
+                return Ok(Self { mesh: None, nccl: None, children: Children::default() });
             }
             Place::Member(seat) => (seat, None, Children::default()),
             Place::Parent(ranks) => {
@@ -64,25 +68,27 @@ impl Team {
         let mesh = Arc::new(TcpMesh::meet(&seat, door, &mut watch)?);
         mesh.guard(GRACE, end)?;
         pass_on_stops(&mesh)?;
-        Ok(Self { mesh: Some(mesh), children })
+        Ok(Self { mesh: Some(mesh), nccl: None, children })
     }
 
     pub(super) fn comm(&self) -> &dyn Communicator {
-        match &self.mesh {
-            Some(mesh) => mesh.as_ref(),
-            None => &Single,
+        match (&self.nccl, &self.mesh) {
+            (Some(nccl), _) => nccl,
+            (None, Some(mesh)) => mesh.as_ref(),
+            (None, None) => &Single,
         }
     }
 
-    /// The numeric path of all ranks: what was asked for, or the best that every host has.
-    pub(super) fn numeric_path(&self, wanted: Option<NumericPath>) -> Result<NumericPath> {
-        let own = wanted.unwrap_or_else(NumericPath::detect);
-        let all = self.comm().all_gather(own.name().as_bytes().to_vec())?;
-        let all = all.iter().map(|name| String::from_utf8_lossy(name).parse::<NumericPath>());
-        let all: Vec<NumericPath> = all.collect::<Result<_>>()?;
-        // The fastest stands first, and each has what those behind it need.
-        let slowest = NumericPath::ALL.into_iter().rfind(|path| all.contains(path));
-        Ok(slowest.unwrap_or(own))
+    /// Lets hidden states go from GPU to GPU from now on, each rank having one of its own.
+    ///
+    /// # Errors
+    /// Not all ranks join in time, or one is gone.
+    pub(super) fn join_gpus(&mut self, gpu: &Device, places: &Places) -> Result<()> {
+        let Some(mesh) = &self.mesh else { return Ok(()) };
+        let libraries = (require(&Wanted::NCCL, places)?, require(&Wanted::CUDA, places)?);
+        let libraries = (&libraries.0, &libraries.1);
+        self.nccl = Some(Nccl::join(Arc::clone(mesh), libraries, gpu.index, Patience::default())?);
+        Ok(())
     }
 
     /// Threads of this rank where nobody said: the cores of its host, shared.
@@ -113,7 +119,7 @@ impl Team {
         if let Err(error) = &result {
             self.comm().abort(error);
         }
-        self.mesh = None;
+        (self.nccl, self.mesh) = (None, None);
         self.children.wait();
         result
     }
@@ -184,6 +190,7 @@ impl Children {
             command.arg("run").arg("--spec").arg(job.spec).arg("--attempt").arg(&job.attempt.0);
             command.args(["--rank", &rank.to_string(), "--ranks", &ranks.to_string()]);
             command.args(["--rendezvous", address]).arg("--token-file").arg(&token);
+            command.args(job.device.iter().flat_map(|device| ["--device".to_owned(), device.to_string()]));
             command.args(["--parent", &std::process::id().to_string()]);
             let child = command.stdin(Stdio::null()).spawn();
             let child = child.map_err(|e| Error::io(&format!("start rank {rank}"), &program, &e))?;

@@ -211,8 +211,8 @@ impl CpuBackend {
 impl Backend for CpuBackend {
     type Tensor = HostTensor;
 
-    fn numeric_path(&self) -> &'static str {
-        self.path.name()
+    fn numeric_path(&self) -> NumericPath {
+        self.path
     }
 
     fn upload(&self, view: TensorView<'_>) -> Result<HostTensor> {

@@ -15,6 +15,9 @@ pub trait CpuPath: Sized {
     /// Whether this CPU has it.
     fn available(self) -> bool;
 
+    /// What a host computes with beside a GPU. A GPU's path fixes the bits of that too, so it is the same on all hosts.
+    fn beside_gpu() -> Self;
+
     /// Refuses a path that this CPU lacks.
     ///
     /// # Errors
@@ -25,12 +28,13 @@ pub trait CpuPath: Sized {
 impl CpuPath for NumericPath {
     fn detect() -> Self {
         // Fastest first.
-        Self::ALL.into_iter().find(|path| path.available()).unwrap_or(Self::Portable)
+        Self::CPU.into_iter().find(|path| path.available()).unwrap_or(Self::Portable)
     }
 
     fn available(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::CudaSm80 | Self::CudaSm89 | Self::CudaSm90 | Self::CudaSm100 | Self::CudaSm120 => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -41,6 +45,10 @@ impl CpuPath for NumericPath {
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512Bf16 => false,
         }
+    }
+
+    fn beside_gpu() -> Self {
+        if cfg!(target_arch = "x86_64") { Self::Avx2 } else { Self::Portable }
     }
 
     fn require(self) -> Result<Self> {
@@ -58,7 +66,7 @@ impl CpuPath for NumericPath {
 pub(super) fn instruction_set(path: NumericPath) -> InstructionSet {
     match path {
         NumericPath::Portable => InstructionSet::BASELINE,
-        NumericPath::Avx2 | NumericPath::Avx512Bf16 => InstructionSet::detect(),
+        _ => InstructionSet::detect(),
     }
 }
 
@@ -70,7 +78,14 @@ mod tests {
     fn the_detected_path_is_available_and_no_faster_one_is() {
         let detected = NumericPath::detect();
         assert_eq!(detected.require().unwrap(), detected);
-        for path in NumericPath::ALL.into_iter().take_while(|path| *path != detected) {
+        for path in NumericPath::CPU.into_iter().take_while(|path| *path != detected) {
+            assert!(path.require().unwrap_err().message.contains(path.name()));
+        }
+    }
+
+    #[test]
+    fn a_path_of_gpus_is_none_of_a_cpu() {
+        for path in NumericPath::GPU {
             assert!(path.require().unwrap_err().message.contains(path.name()));
         }
     }

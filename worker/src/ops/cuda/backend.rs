@@ -11,10 +11,12 @@ use super::device::{Argument, Device, THREADS};
 use super::likelihood::Scoring;
 use super::product::{Matrix, Places, Product};
 use super::tensor::CudaTensor;
+use crate::libraries;
 use crate::ops::backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
-use crate::ops::cpu::CpuBackend;
+use crate::ops::coding::{Coder, Rounding};
+use crate::ops::cpu::{CpuBackend, CpuPath};
 use crate::ops::operands;
 use crate::ops::routing::{Routes, Routing, Share};
 use crate::tensor::DType;
@@ -22,6 +24,8 @@ use crate::tensor::host::{HostTensor, TensorView};
 
 /// Blocks of a kernel that walks over elements, at most.
 const BLOCKS: usize = 4096;
+/// Sums on a side of the square that one block of the Gram kernel has.
+const GRAM_SIDE: usize = 64;
 /// Rows whose magnitudes one thread adds up for a channel.
 const STRETCH: usize = 256;
 
@@ -37,18 +41,21 @@ impl CudaBackend {
     ///
     /// # Errors
     /// There is no such GPU, no driver, no cuBLASLt, or the GPU is of a generation that is not served.
-    pub fn open(ordinal: usize, threads: usize) -> Result<Self> {
-        let path = NumericPath::ALL.into_iter().find(|path| crate::ops::CpuPath::available(*path));
-        let path = path.ok_or_else(|| Error::bug("a CPU without any numeric path"))?;
-        Ok(Self { device: Device::open(ordinal)?, host: CpuBackend::new(threads, path)? })
+    pub fn open(ordinal: usize, threads: usize, places: &libraries::Places) -> Result<Self> {
+        let host = CpuBackend::new(threads, NumericPath::beside_gpu())?;
+        Ok(Self { device: Device::open(ordinal, places)?, host })
     }
 
-    fn blocks(count: usize) -> (usize, usize) {
+    pub(super) const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn blocks(count: usize) -> (usize, usize) {
         (count.div_ceil(THREADS as usize).min(BLOCKS), 1)
     }
 
     /// Threads for a row of this width.
-    fn threads(width: usize) -> u32 {
+    pub(super) fn threads(width: usize) -> u32 {
         u32::try_from(width.next_multiple_of(32)).map_or(THREADS, |width| width.clamp(32, THREADS))
     }
 
@@ -87,7 +94,7 @@ fn dense(dtype: DType, columns: usize) -> Matrix {
 impl Backend for CudaBackend {
     type Tensor = CudaTensor;
 
-    fn numeric_path(&self) -> &'static str {
+    fn numeric_path(&self) -> NumericPath {
         self.device.numeric_path
     }
 
@@ -348,29 +355,21 @@ impl Backend for CudaBackend {
 
     fn gram(&self, x: &CudaTensor, together: usize, sums: &mut [f32]) -> Result<()> {
         let columns = operands::gram(x, together, sums.len())?;
-        let rows = x.len() / columns;
-        if rows == 0 {
-            return Ok(());
-        }
-        let out = self.device.room(DType::F32, [columns, columns])?;
-        let product = Product {
-            rows: columns,
-            columns,
-            depth: rows,
-            x: dense(x.dtype, columns),
-            x_exchanged: true,
-            w: dense(x.dtype, columns),
-            w_exchanged: false,
-            out: dense(DType::F32, columns),
-            batch: 1,
-            biased: false,
-        };
-        let places = Places { x: self.place(x), w: self.place(x), bias: None, out: self.place(&out) };
-        self.product(product, places)?;
-        for (sum, more) in sums.iter_mut().zip(self.download(&out)?.to_f32()) {
-            *sum += more;
-        }
-        Ok(())
+        let device = &self.device;
+        let on_device = device.send(sums)?;
+        let (rows, sides) = (x.len() / columns, columns.div_ceil(GRAM_SIDE));
+        let sizes = [Argument::U64(rows as u64), Argument::U64(columns as u64)];
+        let arguments = [device.address(x), sizes[0], sizes[1], device.address_of(&on_device)];
+        device.launch(("gram", x.dtype), ((sides, sides), THREADS), &arguments)?;
+        device.fetch_into(&on_device, sums)
+    }
+
+    fn round(&self, x: &mut CudaTensor, columns: usize, rounding: Rounding<'_>) -> Result<bool> {
+        self.rounded(x, columns, rounding).map(|()| true)
+    }
+
+    fn coder(&self) -> Option<&dyn Coder> {
+        Some(self)
     }
 
     fn losses(&self, prediction: Prediction<'_, CudaTensor>, targets: &[u32]) -> Result<Vec<f64>> {

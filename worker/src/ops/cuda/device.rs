@@ -7,51 +7,39 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
+use qlaunch_shared::protocol::NumericPath;
 use qlaunch_shared::{Error, Result};
 
 use super::errors;
 use super::kernels::{Image, NAMES, TYPES, image};
 use super::product::Blas;
 use super::tensor::CudaTensor;
+use crate::libraries::{Places, Wanted, require};
 use crate::ops::operands;
 use crate::tensor::DType;
 
 /// Threads of a block where a kernel walks over elements.
 pub(super) const THREADS: u32 = 256;
 
-/// What there is of CUDA on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// So many GPUs, and all libraries that are needed.
-    Gpus(usize),
-    /// No GPU can be used, for this reason.
-    Nothing(String),
-}
-
-/// Looks for GPUs and libraries. Never fails, whatever is installed: what is wrong is told.
-pub fn find() -> Found {
-    // SAFETY: it only asks the loader whether the library can be opened.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
-        return Found::Nothing("libcuda.so.1 is not installed: there is no NVIDIA driver".to_owned());
-    }
-    // A library that lacks a function makes the loader panic instead of failing.
-    let count = std::panic::catch_unwind(CudaContext::device_count);
-    let count = match count {
-        Ok(Ok(count)) if count > 0 => count,
-        Ok(Ok(_)) => return Found::Nothing("the NVIDIA driver has no GPU".to_owned()),
-        Ok(Err(error)) => return Found::Nothing(format!("the NVIDIA driver does not start: {error}")),
-        Err(_) => {
-            return Found::Nothing("libcuda.so.1 is no NVIDIA driver: functions are missing".to_owned());
+/// Brings the libraries in that a GPU is computed on with: the driver and cuBLASLt, wherever they are found.
+///
+/// # Errors
+/// One is missing or broken.
+pub fn load(places: &Places) -> Result<()> {
+    // They stay loaded, so that whoever asks for their names from now on gets these.
+    require(&Wanted::CUDA, places)?;
+    require(&Wanted::CUBLAS_LT, places)?;
+    // SAFETY: it only asks the loader whether the libraries can be opened.
+    let (driver, blas) =
+        unsafe { (cudarc::driver::sys::is_culib_present(), cudarc::cublaslt::sys::is_culib_present()) };
+    for (there, wanted) in [(driver, Wanted::CUDA), (blas, Wanted::CUBLAS_LT)] {
+        if !there {
+            let unknown = format!("{} was loaded, and is not known by its name", wanted.name);
+            return Err(Error::input(unknown)
+                .hint(format!("set `{}` to a file called {}", wanted.variable, wanted.files[0])));
         }
-    };
-    // SAFETY: as above.
-    if !unsafe { cudarc::cublaslt::sys::is_culib_present() } {
-        return Found::Nothing(
-            "libcublasLt.so.13 or .12 is not found: install it (`pip install nvidia-cublas`) and name its folder in LD_LIBRARY_PATH"
-                .to_owned(),
-        );
     }
-    Found::Gpus(usize::try_from(count).unwrap_or(0))
+    Ok(())
 }
 
 /// One value that a kernel is given.
@@ -73,26 +61,24 @@ pub(super) struct Device {
     pub(super) stream: Arc<CudaStream>,
     functions: HashMap<String, CudaFunction>,
     pub(super) blas: Blas,
-    pub(super) numeric_path: &'static str,
+    pub(super) numeric_path: NumericPath,
 }
 
 impl Device {
-    /// Opens a GPU by number.
-    pub(super) fn open(ordinal: usize) -> Result<Self> {
-        if let Found::Nothing(why) = find() {
-            return Err(Error::input(format!("there is no GPU to compute on: {why}"))
-                .hint("`--device cpu` computes on the CPU; `qlaunch doctor` shows what was found"));
-        }
+    /// Opens a GPU by number, with the libraries that [`load`] finds.
+    pub(super) fn open(ordinal: usize, places: &Places) -> Result<Self> {
+        load(places)?;
         let context = CudaContext::new(ordinal).map_err(|error| errors::driver("be opened", error))?;
         // SAFETY: everything runs on one stream, whose order is the order of the calls.
         unsafe { context.disable_event_tracking() };
         let capability =
             context.compute_capability().map_err(|error| errors::driver("tell its generation", error))?;
-        let image = image(capability).ok_or_else(|| {
-            let (major, minor) = capability;
-            Error::input(format!("GPU {ordinal} has compute capability {major}.{minor}"))
-                .hint("GPUs from 8.0 on are served; `--device cpu` computes on the CPU")
-        })?;
+        let (major, minor) = capability;
+        let numeric_path = NumericPath::of_capability(10 * major + minor);
+        let (Some(image), Some(numeric_path)) = (image(capability), numeric_path) else {
+            return Err(Error::input(format!("GPU {ordinal} has compute capability {major}.{minor}"))
+                .hint("GPUs from 8.0 on are served; `--device cpu` computes on the CPU"));
+        };
         let image = match image {
             Image::Cubin(code) => Ptx::from_binary(code.to_vec()),
             Image::Ptx(text) => Ptx::from_src(text),
@@ -106,7 +92,7 @@ impl Device {
         }
         let stream = context.new_stream().map_err(|error| errors::driver("make a stream", error))?;
         let blas = Blas::new(&stream)?;
-        Ok(Self { context, stream, functions, blas, numeric_path: numeric_path(capability) })
+        Ok(Self { context, stream, functions, blas, numeric_path })
     }
 
     /// Room for a tensor whose elements are not set.
@@ -138,6 +124,17 @@ impl Device {
         let host = self.stream.clone_dtoh(values).map_err(failed)?;
         self.stream.synchronize().map_err(failed)?;
         Ok(host)
+    }
+
+    /// The same into a place of the same length.
+    pub(super) fn fetch_into<T: cudarc::driver::DeviceRepr>(
+        &self,
+        values: &CudaSlice<T>,
+        to: &mut [T],
+    ) -> Result<()> {
+        let failed = |error| errors::driver("give data back", error);
+        self.stream.memcpy_dtoh(values, to).map_err(failed)?;
+        self.stream.synchronize().map_err(failed)
     }
 
     /// A tensor for writing in place: a copy where somebody else has it too.
@@ -208,17 +205,6 @@ impl Device {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Device").field("numeric_path", &self.numeric_path).finish_non_exhaustive()
-    }
-}
-
-/// The name of a generation's numeric path.
-fn numeric_path(capability: (i32, i32)) -> &'static str {
-    match capability {
-        (8, 9) => "cuda-sm89",
-        (8, _) => "cuda-sm80",
-        (9, _) => "cuda-sm90",
-        (10, _) => "cuda-sm100",
-        _ => "cuda-sm120",
     }
 }
 

@@ -4,7 +4,10 @@
 
 mod attention;
 mod backend;
+mod codes;
 mod device;
+#[cfg(test)]
+pub(crate) mod emulated;
 mod errors;
 mod kernels;
 mod likelihood;
@@ -14,4 +17,4 @@ mod tensor;
 mod tests;
 
 pub use backend::CudaBackend;
-pub use device::{Found, find};
+pub use device::load;

@@ -1,10 +1,13 @@
-//! Every operation of a GPU against the CPU, within the rounding of its type. Without a GPU they say so and prove nothing;
-//! `benches/gpu/run.sh` runs them where there is one.
+//! Every operation of a GPU against the CPU, within the rounding of its type. Without a GPU, an emulated one takes its part
+//! (`worker/kernels/emulator`): it shows what kernels and products are given and make of it, on a host's arithmetic.
+//! `tests/gpu/run.sh` runs these tests on a real one.
 
 use qlaunch_shared::model::Weighting;
 use qlaunch_shared::protocol::NumericPath;
 
-use super::{CudaBackend, Found, find};
+use super::CudaBackend;
+use super::emulated::places;
+use crate::libraries::Places;
 use crate::ops::cpu::CpuBackend;
 use crate::ops::{
     Activation, AttentionShape, Backend, CpuPath, Linear, Prediction, RotaryTables, Routing, Share,
@@ -14,14 +17,10 @@ use crate::tensor::host::HostTensor;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
-/// Both backends, or none where this machine has no GPU.
-fn both() -> Option<(CudaBackend, CpuBackend)> {
-    if let Found::Nothing(why) = find() {
-        assert!(std::env::var_os("QLAUNCH_REQUIRE_GPU").is_none(), "{why}");
-        return None;
-    }
-    let path = NumericPath::ALL.into_iter().find(|path| path.available()).unwrap();
-    Some((CudaBackend::open(0, 2).unwrap(), CpuBackend::new(2, path).unwrap()))
+/// Both backends.
+fn both() -> (CudaBackend, CpuBackend) {
+    let gpu = CudaBackend::open(0, 2, &places()).unwrap();
+    (gpu, CpuBackend::new(2, NumericPath::detect()).unwrap())
 }
 
 /// Noise between -1 and 1.
@@ -69,7 +68,7 @@ macro_rules! alike {
 
 #[test]
 fn operations_on_rows_are_the_cpus() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         for (rows, width) in [(1, 1), (3, 64), (7, 100), (33, 2048), (5, 5000)] {
             let (x, y) = (tensor(dtype, &[rows, width], 1), tensor(dtype, &[rows, width], 2));
@@ -101,7 +100,7 @@ fn operations_on_rows_are_the_cpus() {
 
 #[test]
 fn products_are_the_cpus() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         for (m, n, k) in [(1, 8, 8), (16, 48, 64), (33, 129, 72), (512, 1024, 1024)] {
             let (x, w) = (tensor(dtype, &[m, k], 1), tensor(dtype, &[n, k], 2));
@@ -134,7 +133,7 @@ fn products_are_the_cpus() {
 
 #[test]
 fn attention_is_the_cpus() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         for (batch, seq, heads, kv_heads, head_dim, window) in [
             (1, 1, 1, 1, 32, None),
@@ -163,7 +162,7 @@ fn attention_is_the_cpus() {
 
 #[test]
 fn rotation_is_the_cpus_to_the_bit_and_leaves_shared_tensors_alone() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         let (rows, heads, head_dim, half) = (5, 3, 16, 6);
         let x = tensor(dtype, &[rows, heads * head_dim], 1);
@@ -185,7 +184,7 @@ fn rotation_is_the_cpus_to_the_bit_and_leaves_shared_tensors_alone() {
 
 #[test]
 fn statistics_are_the_cpus() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         for (rows, columns) in [(1, 1), (300, 70), (1000, 513)] {
             let x = tensor(dtype, &[rows, columns], 4);
@@ -207,7 +206,7 @@ fn statistics_are_the_cpus() {
 
 #[test]
 fn experts_are_the_cpus() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         let scores = tensor(dtype, &[9, 8], 1);
         let routing =
@@ -225,7 +224,7 @@ fn experts_are_the_cpus() {
 
 #[test]
 fn likelihoods_and_divergences_are_the_cpus() {
-    let Some((gpu, cpu)) = both() else { return };
+    let (gpu, cpu) = both();
     for dtype in DTYPES {
         for vocabulary in [17, 20_000] {
             let (hidden, other) = (tensor(dtype, &[5, 64], 1), tensor(dtype, &[5, 64], 2));
@@ -264,14 +263,10 @@ fn likelihoods_and_divergences_are_the_cpus() {
 }
 
 #[test]
-fn a_machine_without_a_gpu_is_told_so() {
-    match find() {
-        Found::Gpus(count) => assert!(count > 0),
-        Found::Nothing(why) => {
-            assert!(!why.is_empty());
-            let error = CudaBackend::open(0, 1).unwrap_err();
-            assert!(error.message.contains("no GPU"), "{error}");
-            assert!(error.hint.is_some());
-        }
-    }
+fn a_library_that_is_missing_is_told_with_a_remedy() {
+    let named = vec![("QLAUNCH_LIBCUBLASLT".to_owned(), "/gone/libcublasLt.so.12".into())];
+    let without = Places { named: [places().named, named].concat(), ..Places::default() };
+    let without = Places { named: without.named.into_iter().rev().collect(), ..without };
+    let error = CudaBackend::open(0, 1, &without).unwrap_err();
+    assert!(error.message.contains("libcublasLt is not where") && error.hint.is_some(), "{error}");
 }

@@ -174,7 +174,7 @@ fn what_is_stored_decodes_to_what_was_found() {
         let mut linear = random(format, shape, 12);
         let statistics = statistics(Some(gram(64, 200)));
         gptq(std::slice::from_mut(&mut linear), &Gptq::default(), &statistics).unwrap();
-        let stored = linear.store().unwrap();
+        let stored = linear.store(None).unwrap();
         let parts = |suffix: &str| Ok(&stored.iter().find(|part| part.0 == suffix).unwrap().1[..]);
         let decoded = decode_weight(format, shape, &parts, DType::BF16).unwrap().to_f32();
         for (at, (found, decoded)) in linear.weight.to_f32().iter().zip(&decoded).enumerate() {

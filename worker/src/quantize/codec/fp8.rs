@@ -17,7 +17,7 @@ use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
 use self::octave::Octave;
-pub(super) use self::scaled::factor;
+pub(in crate::quantize) use self::scaled::factor;
 pub use self::scaled::{decode_scaled, encode_scaled, simulate_scaled, simulate_tokens};
 use super::amax::CHUNK;
 use super::{Source, e4m3};

@@ -61,14 +61,20 @@ pub fn simulate<E: Element>(values: &mut [E], width: usize, magnitudes: &[f32], 
 dispatched! {
     fn simulate_runs<E: Element>(values: &mut [E], width: usize, magnitudes: &[f32], range: Range) {
         for (run, amax) in values.chunks_mut(width.max(1)).zip(magnitudes) {
-            let is_zero = *amax <= SMALLEST_AMAX;
-            let factor = if is_zero { 0.0 } else { range.largest / *amax };
-            let divisor = if is_zero { 1.0 } else { factor };
+            let (factor, divisor) = factors(*amax, range);
             for value in run {
                 *value = E::from_f32(range.round(value.to_f32() * factor) / divisor);
             }
         }
     }
+}
+
+/// What simulations multiply with and divide by under a largest magnitude.
+#[inline(always)]
+pub fn factors(amax: f32, range: Range) -> (f32, f32) {
+    let is_zero = amax <= SMALLEST_AMAX;
+    let factor = if is_zero { 0.0 } else { range.largest / amax };
+    (factor, if is_zero { 1.0 } else { factor })
 }
 
 /// Writes one INT8 code per element of a matrix of rows of `columns`: `clamp(rne(f32(w) / scale))`, one scale a row.

@@ -83,6 +83,12 @@ pub fn scale_under(amax: f32, reach: f32) -> f32 {
     if scale > 0.0 { scale } else { e2m1::LARGEST / reach }
 }
 
+/// `weight_scale_2` of a tensor as [`scale_under`] makes it, and six times it, rounded.
+pub fn scales_under(amax: f32, reach: f32) -> (f32, f32) {
+    let TensorScale { scale, sixfold } = TensorScale::new(amax, reach);
+    (scale, sixfold)
+}
+
 impl TensorScale {
     fn new(amax: f32, reach: f32) -> Self {
         let scale = scale_under(amax, reach);

@@ -12,7 +12,7 @@ pub(super) const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
 /// A backend for each path that this CPU has.
 pub(super) fn backends(threads: usize) -> impl Iterator<Item = CpuBackend> {
-    let paths = NumericPath::ALL.into_iter().filter(|path| path.available());
+    let paths = NumericPath::CPU.into_iter().filter(|path| path.available());
     paths.map(move |path| CpuBackend::new(threads, path).unwrap())
 }
 

@@ -76,7 +76,7 @@ pub fn simulate_scaled<E: Element>(values: &mut [E], runs: Runs, magnitudes: &[f
 /// What a value is multiplied with before it is rounded, under a largest magnitude. Torch divides a number by a tensor as
 /// `reciprocal · number`: two roundings, which searches of scales see.
 #[inline(always)]
-pub(in crate::quantize::codec) fn factor(amax: f32) -> f32 {
+pub(in crate::quantize) fn factor(amax: f32) -> f32 {
     if amax > SMALLEST_AMAX { 1.0 / amax * e4m3::LARGEST } else { e4m3::LARGEST }
 }
 

@@ -9,7 +9,7 @@ mod maps;
 mod state;
 
 pub use codes::{Nested, decode, encode, simulate, simulate_nested};
-pub use state::{Stored, parts};
+pub use state::{Stored, parts, parts_of};
 
 /// Elements that share a magnitude.
 pub const BLOCK: usize = 64;

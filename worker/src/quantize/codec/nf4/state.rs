@@ -1,5 +1,6 @@
 //! The six tensors that bitsandbytes keeps of an NF4 weight, written and read.
 
+use qlaunch_shared::checkpoint::DType;
 use qlaunch_shared::numerics::parts::nf4_state;
 use qlaunch_shared::{Error, Result};
 use serde::Deserialize;
@@ -11,10 +12,20 @@ use super::{BLOCK, NESTED_BLOCK};
 use crate::tensor::dtype::Element;
 
 /// The tensors that store a weight of `[rows, columns]`: suffix on the module's name, little-endian bytes.
-pub fn parts<E: Source>(elements: &[E], [rows, columns]: [usize; 2]) -> Vec<(&'static str, Vec<u8>)> {
+pub fn parts<E: Source>(elements: &[E], shape: [usize; 2]) -> Vec<(&'static str, Vec<u8>)> {
     let mut codes = vec![0u8; elements.len().div_ceil(2)];
     let nested = Nested::encode(&encode(elements, &mut codes));
-    let state = nf4_state(rows, columns, E::DTYPE, f64::from(nested.offset));
+    parts_of(codes, nested, shape, E::DTYPE)
+}
+
+/// The same of codes and quantized magnitudes that are there.
+pub fn parts_of(
+    codes: Vec<u8>,
+    nested: Nested,
+    [rows, columns]: [usize; 2],
+    dtype: DType,
+) -> Vec<(&'static str, Vec<u8>)> {
+    let state = nf4_state(rows, columns, dtype, f64::from(nested.offset));
     vec![
         ("weight", codes),
         ("weight.absmax", nested.codes),

@@ -34,6 +34,11 @@ impl FixedScales {
         scale_under(self.amax, e2m1::LARGEST * self.ceiling)
     }
 
+    /// The tensor's largest magnitude, and the scale of a block that reaches as far.
+    pub fn reach(self) -> (f32, f32) {
+        (self.amax, self.ceiling)
+    }
+
     /// E4M3 code of the scale of a block of this magnitude.
     #[inline(always)]
     fn code(self, block_amax: f32) -> u8 {

@@ -32,6 +32,11 @@ impl Scales {
         let tensor = if tensor > 0.0 { tensor } else { SMALLEST_TENSOR_SCALE };
         Self { tensor, sixfold: e2m1::LARGEST * tensor, block: block.max(1) }
     }
+
+    /// The tensor's scale, and six times it, rounded.
+    pub const fn of_tensor(self) -> (f32, f32) {
+        (self.tensor, self.sixfold)
+    }
 }
 
 /// Rounds rows of `columns` activations in place to what NVFP4 keeps of them, under the calibrated `amax`, in blocks of

@@ -1,0 +1,296 @@
+//! Codes of weights and their values by our kernels, the same bytes as the codecs of the CPU; and the rounding of activations.
+
+use cudarc::driver::CudaSlice;
+use qlaunch_shared::{Error, Result};
+
+use super::backend::CudaBackend;
+use super::device::{Argument, Device, THREADS};
+use super::tensor::CudaTensor;
+use crate::ops::backend::Backend;
+use crate::ops::coding::{Coded, Coder, Coding, Cut, Decoding, Mx, Rounding};
+use crate::tensor::DType;
+use crate::tensor::host::{HostTensor, TensorView};
+
+/// Elements that a thread takes at a time.
+const PIECE: usize = 16;
+/// Elements of a block of powers of two.
+const MX_BLOCK: usize = 32;
+/// Elements of a block of NF4.
+const NF4_BLOCK: usize = 64;
+
+/// Sizes that do not go together.
+fn misfit(what: &str, sizes: String) -> Error {
+    Error::bug(format!("{what} on the GPU got {sizes}, which do not go together"))
+}
+
+/// Fails unless a weight is a whole number of blocks.
+fn whole(count: usize, block: usize) -> Result<usize> {
+    if block != 0 && block.is_multiple_of(PIECE) && count.is_multiple_of(block) {
+        return Ok(count / block);
+    }
+    Err(misfit("coding", format!("{count} elements in blocks of {block}")))
+}
+
+/// Fails unless there is a scale for each run.
+fn cut(cut: Cut, elements: usize, scales: usize) -> Result<()> {
+    let [rows, columns] = cut.shape;
+    if rows * columns == elements && cut.count() == scales && cut.width > 0 && cut.height > 0 {
+        return Ok(());
+    }
+    Err(misfit("coding", format!("{elements} elements, {scales} scales and {cut:?}")))
+}
+
+/// A kernel's grid for so many pieces.
+fn grid(pieces: usize) -> ((usize, usize), u32) {
+    (CudaBackend::blocks(pieces), THREADS)
+}
+
+fn runs(cut: Cut, rows: usize) -> [Argument; 5] {
+    [rows, cut.shape[1], cut.width, cut.height, cut.across()].map(|size| Argument::U64(size as u64))
+}
+
+fn lanes(block: usize) -> Argument {
+    Argument::U32((block / PIECE) as u32)
+}
+
+const fn name(mx: Mx, names: [&'static str; 4]) -> &'static str {
+    match mx {
+        Mx::Fp4 => names[0],
+        Mx::Fp6 => names[1],
+        Mx::Fp8 => names[2],
+        Mx::Int8 => names[3],
+    }
+}
+
+/// A weight on the device, and the places of what is made of it.
+struct Work<'a> {
+    device: &'a Device,
+    dtype: DType,
+    x: Argument,
+    count: usize,
+}
+
+impl Work<'_> {
+    fn launch(&self, kernel: &str, pieces: usize, arguments: &[Argument]) -> Result<()> {
+        self.device.launch((kernel, self.dtype), grid(pieces), arguments)
+    }
+
+    /// Codes under scales that are given.
+    fn runs(&self, kernel: &str, of: Cut, rows: usize, scales: &[f32]) -> Result<CudaSlice<u8>> {
+        cut(of, self.count, scales.len())?;
+        let (scales, codes) = (self.device.send(scales)?, self.device.bytes(rows * of.shape[1])?);
+        let places = [self.device.address_of(&scales), self.device.address_of(&codes)];
+        let arguments: Vec<Argument> = [self.x].into_iter().chain(runs(of, rows)).chain(places).collect();
+        self.launch(kernel, rows * of.shape[1].div_ceil(PIECE), &arguments)?;
+        Ok(codes)
+    }
+
+    fn encode(&self, coding: Coding<'_>) -> Result<Coded> {
+        let (device, count) = (self.device, self.count);
+        let only = |codes: &CudaSlice<u8>, bytes: usize| {
+            Ok(Coded { codes: fetch(device, codes, bytes)?, scales: Vec::new(), magnitudes: Vec::new() })
+        };
+        match coding {
+            Coding::Fp8(scale) => {
+                let codes = device.bytes(count)?;
+                let arguments =
+                    [self.x, Argument::U64(count as u64), Argument::F32(scale), device.address_of(&codes)];
+                self.launch("quantize_fp8", count.div_ceil(PIECE), &arguments)?;
+                only(&codes, count)
+            }
+            Coding::Fp8Runs(of, scales) => {
+                only(&self.runs("quantize_fp8_runs", of, of.shape[0], scales)?, count)
+            }
+            Coding::Int8Runs(of, scales) => {
+                only(&self.runs("quantize_int8_runs", of, of.shape[0], scales)?, count)
+            }
+            Coding::Int4Pairs(of, scales) => {
+                if !of.shape[0].is_multiple_of(2) {
+                    return Err(misfit("coding", format!("{} rows in pairs", of.shape[0])));
+                }
+                only(&self.runs("quantize_int4_pairs", of, of.shape[0] / 2, scales)?, count / 2)
+            }
+            Coding::Nvfp4 { block, tensor, sixfold } => {
+                let numbers = [lanes(block), Argument::F32(tensor), Argument::F32(sixfold)];
+                self.blocks("quantize_nvfp4", (block, count / 2), &numbers)
+            }
+            Coding::Nvfp4Fixed { block, amax, ceiling, tensor, magnitudes } => {
+                if whole(count, block)? != magnitudes.len() {
+                    return Err(misfit(
+                        "coding",
+                        format!("{count} elements and {} magnitudes", magnitudes.len()),
+                    ));
+                }
+                let magnitudes = device.send(magnitudes)?;
+                let numbers = [amax, ceiling, tensor].map(Argument::F32);
+                let numbers: Vec<Argument> = [lanes(block)]
+                    .into_iter()
+                    .chain(numbers)
+                    .chain([device.address_of(&magnitudes)])
+                    .collect();
+                self.blocks("quantize_nvfp4_fixed", (block, count / 2), &numbers)
+            }
+            Coding::Mx(mx) => {
+                let names = ["quantize_mxfp4", "quantize_mxfp6", "quantize_mxfp8", "quantize_mxint8"];
+                let bytes = if mx == Mx::Fp4 { count / 2 } else { count };
+                self.blocks(name(mx, names), (MX_BLOCK, bytes), &[])
+            }
+            Coding::Nf4 => {
+                let (bytes, blocks) = (count.div_ceil(2), count.div_ceil(NF4_BLOCK));
+                let (codes, magnitudes) = (device.bytes(bytes)?, device.send(&vec![0f32; blocks])?);
+                let places = [device.address_of(&codes), device.address_of(&magnitudes)];
+                let arguments = [self.x, Argument::U64(count as u64), places[0], places[1]];
+                self.launch("quantize_nf4", count.div_ceil(PIECE), &arguments)?;
+                let magnitudes = if blocks == 0 { Vec::new() } else { device.fetch(&magnitudes)? };
+                Ok(Coded { codes: fetch(device, &codes, bytes)?, scales: Vec::new(), magnitudes })
+            }
+        }
+    }
+
+    /// Codes and scales of whole blocks.
+    fn blocks(&self, kernel: &str, (block, bytes): (usize, usize), numbers: &[Argument]) -> Result<Coded> {
+        let blocks = whole(self.count, block)?;
+        let (codes, scales) = (self.device.bytes(bytes)?, self.device.bytes(blocks)?);
+        let pieces = self.count / PIECE;
+        let places = [self.device.address_of(&codes), self.device.address_of(&scales)];
+        let arguments: Vec<Argument> = [self.x, Argument::U64(pieces as u64)]
+            .into_iter()
+            .chain(numbers.iter().copied())
+            .chain(places)
+            .collect();
+        self.launch(kernel, pieces, &arguments)?;
+        let (codes, scales) = (fetch(self.device, &codes, bytes)?, fetch(self.device, &scales, blocks)?);
+        Ok(Coded { codes, scales, magnitudes: Vec::new() })
+    }
+}
+
+/// So many of the bytes; room for none is room for one.
+fn fetch(device: &Device, bytes: &CudaSlice<u8>, count: usize) -> Result<Vec<u8>> {
+    let mut bytes = device.fetch(bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+impl Coder for CudaBackend {
+    fn encode(&self, weight: TensorView<'_>, coding: Coding<'_>) -> Result<Coded> {
+        let tensor = self.upload(weight)?;
+        let device = self.device();
+        Work { device, dtype: tensor.dtype, x: device.address(&tensor), count: tensor.len() }.encode(coding)
+    }
+
+    fn decode(
+        &self,
+        codes: &[u8],
+        decoding: Decoding<'_>,
+        (dtype, shape): (DType, [usize; 2]),
+    ) -> Result<HostTensor> {
+        let device = self.device();
+        let count = shape[0] * shape[1];
+        let out = device.room(dtype, shape)?;
+        let stored = device.send(codes)?;
+        let (from, to) = (device.address_of(&stored), device.address(&out));
+        let launch = |kernel: &str, pieces: usize, arguments: &[Argument]| {
+            device.launch((kernel, dtype), grid(pieces), arguments)
+        };
+        let under = |kernel: &str, of: Cut, rows: usize, scales: &[f32]| {
+            cut(of, count, scales.len())?;
+            if codes.len() != rows * of.shape[1] {
+                return Err(misfit("decoding", format!("{} codes and {of:?}", codes.len())));
+            }
+            let scales = device.send(scales)?;
+            let arguments: Vec<Argument> =
+                [from].into_iter().chain(runs(of, rows)).chain([device.address_of(&scales), to]).collect();
+            launch(kernel, rows * of.shape[1].div_ceil(PIECE), &arguments)
+        };
+        let expect = |bytes: usize, scales: usize, blocks: usize| match codes.len() == bytes
+            && scales == blocks
+        {
+            true => Ok(()),
+            false => Err(misfit("decoding", format!("{} bytes of codes and {scales} scales", codes.len()))),
+        };
+        let pieces = Argument::U64((count / PIECE) as u64);
+        match decoding {
+            Decoding::Fp8Runs(of, scales) => under("dequantize_fp8_runs", of, of.shape[0], scales)?,
+            Decoding::Int8Runs(of, scales) => under("dequantize_int8_runs", of, of.shape[0], scales)?,
+            Decoding::Int4Pairs(of, scales) => under("dequantize_int4_pairs", of, of.shape[0] / 2, scales)?,
+            Decoding::Nvfp4 { block, tensor, scales } => {
+                expect(count / 2, scales.len(), whole(count, block)?)?;
+                let scales = device.send(scales)?;
+                let numbers = [lanes(block), Argument::F32(tensor), device.address_of(&scales)];
+                launch(
+                    "dequantize_nvfp4",
+                    count / PIECE,
+                    &[from, pieces, numbers[0], numbers[1], numbers[2], to],
+                )?;
+            }
+            Decoding::Mx(mx, scales) => {
+                let bytes = if mx == Mx::Fp4 { count / 2 } else { count };
+                expect(bytes, scales.len(), whole(count, MX_BLOCK)?)?;
+                let scales = device.send(scales)?;
+                let names = ["dequantize_mxfp4", "dequantize_mxfp6", "dequantize_mxfp8", "dequantize_mxint8"];
+                launch(name(mx, names), count / PIECE, &[from, pieces, device.address_of(&scales), to])?;
+            }
+            Decoding::Nf4 { map, magnitudes } => {
+                expect(count.div_ceil(2), magnitudes.len(), count.div_ceil(NF4_BLOCK))?;
+                let (map, magnitudes) = (device.send(map)?, device.send(magnitudes)?);
+                let tables = [device.address_of(&map), device.address_of(&magnitudes)];
+                launch(
+                    "dequantize_nf4",
+                    count,
+                    &[from, Argument::U64(count as u64), tables[0], tables[1], to],
+                )?;
+            }
+        }
+        self.download(&out)
+    }
+}
+
+impl CudaBackend {
+    /// Rounds an activation of rows of `columns` in place.
+    pub(super) fn rounded(&self, x: &mut CudaTensor, columns: usize, rounding: Rounding<'_>) -> Result<()> {
+        let count = x.len();
+        if columns == 0 || !count.is_multiple_of(columns) {
+            return Err(misfit("rounding", format!("{count} elements in rows of {columns}")));
+        }
+        let device = self.device();
+        let x = device.own(x)?;
+        let (place, rows) = (device.address(x), count / columns);
+        let sizes = [Argument::U64(rows as u64), Argument::U64(columns as u64)];
+        let launch = |kernel: &str, grid: ((usize, usize), u32), more: &[Argument]| {
+            let arguments: Vec<Argument> = [place].into_iter().chain(more.iter().copied()).collect();
+            device.launch((kernel, x.dtype), grid, &arguments)
+        };
+        let all = Argument::U64(count as u64);
+        match rounding {
+            Rounding::Factors(factors) => {
+                if factors.len() != columns {
+                    return Err(misfit(
+                        "rounding",
+                        format!("{columns} channels and {} factors", factors.len()),
+                    ));
+                }
+                let factors = device.send(factors)?;
+                launch("scale_channels", grid(count), &[all, sizes[1], device.address_of(&factors)])
+            }
+            Rounding::Fp8(factor) => {
+                launch("simulate_fp8", grid(count.div_ceil(PIECE)), &[all, Argument::F32(factor)])
+            }
+            Rounding::Fp8Rows => {
+                launch("simulate_fp8_rows", ((rows, 1), Self::threads(columns)), &[sizes[1]])
+            }
+            Rounding::Int8(factor, divisor) => {
+                launch("simulate_int8", grid(count), &[all, Argument::F32(factor), Argument::F32(divisor)])
+            }
+            Rounding::Nvfp4 { block, tensor, sixfold } => {
+                whole(block, PIECE)?;
+                let pieces = rows * columns.div_ceil(block) * (block / PIECE);
+                let numbers = [lanes(block), Argument::F32(tensor), Argument::F32(sixfold)];
+                launch("simulate_nvfp4", grid(pieces), &[sizes.as_slice(), &numbers].concat())
+            }
+            Rounding::Mx(mx) => {
+                let names = ["simulate_mxfp4", "simulate_mxfp6", "simulate_mxfp8", "simulate_mxint8"];
+                launch(name(mx, names), grid(rows * columns.div_ceil(MX_BLOCK) * 2), &sizes)
+            }
+        }
+    }
+}
