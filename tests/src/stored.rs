@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::places::read_json;
 use crate::worker_job::outcome;
 
 /// Folders of all artifacts of a store.
@@ -19,9 +18,12 @@ pub fn artifacts(store: &Path) -> Vec<PathBuf> {
     list(&store.join("objects")).iter().flat_map(|group| list(group)).collect()
 }
 
-/// What an artifact was made by: `layer`, `statistics`, ….
+/// What an artifact was made by: `layer`, `statistics`, …; `gone` where there is none.
 pub fn step(artifact: &Path) -> String {
-    read_json(&artifact.join("manifest.json"))["origin"]["step"].as_str().expect("a step").to_owned()
+    // A job that runs meanwhile may have taken it away.
+    let Ok(text) = fs::read(artifact.join("manifest.json")) else { return "gone".to_owned() };
+    let manifest: Value = serde_json::from_slice(&text).expect("a manifest is JSON");
+    manifest["origin"]["step"].as_str().expect("a step").to_owned()
 }
 
 /// Phases of an attempt, in order.

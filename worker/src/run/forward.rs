@@ -107,17 +107,42 @@ pub(super) fn forward<'a, B: Backend>(
         },
         (None, _) => Begin::whole(stage),
     };
-    let Begin::From(start) = begin else { return Ok(()) };
+    if let Begin::From(start) = begin {
+        go(backend, pass, start, watcher, reporter)?;
+    }
+    if let Some(relay) = watcher.relay() {
+        // What was seen is among the statistics now, on this rank and on all others.
+        stage.comm.barrier()?;
+        relay.forget();
+    }
+    reporter.end();
+    Ok(())
+}
+
+/// Sends the data through from where the pass begins.
+fn go<'a, B: Backend>(
+    backend: &B,
+    pass: Forward<'a, '_>,
+    start: Start<B::Tensor>,
+    watcher: &mut dyn Watcher<'a, B>,
+    reporter: &mut Reporter,
+) -> Result<()> {
+    let Forward { weights, stage, samples, .. } = pass;
+    let model = weights.model();
+    let batch = stage.batch(pass.batch_size, samples.count());
     if let (Some(relay), 1..) = (watcher.relay(), start.done) {
         let seen = relay.saw(start.done)?;
         watcher.thaw(&seen)?;
     }
     let layers = start.layers.len();
-    let is_ahead = pass.streaming == Streaming::AheadThenLayerByLayer && !stage.is_last();
-    let done =
-        (start.done * stage.group(samples.count().div_ceil(batch.max(1))) * batch).min(samples.count());
-    let total =
-        ((samples.count() - done) * samples.length * layers * (pass.passes + usize::from(is_ahead))) as u64;
+    let ahead = match pass.streaming {
+        Streaming::AheadThenLayerByLayer if !stage.is_last() => start.passed_on,
+        _ => usize::MAX,
+    };
+    let group = stage.group(samples.count().div_ceil(batch.max(1))) * batch;
+    let behind = |groups: usize| samples.count().saturating_sub(groups.saturating_mul(group));
+    let looked = behind(start.done) * layers * pass.passes;
+    let total = ((looked + behind(ahead) * stage.layers.len()) * samples.length) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
     if watcher.kept().is_some() {
         reporter.keep_layers();
@@ -140,11 +165,5 @@ pub(super) fn forward<'a, B: Backend>(
             break;
         }
     }
-    if let Some(relay) = watcher.relay() {
-        // What was seen is among the statistics now, on this rank and on all before it.
-        stage.comm.barrier()?;
-        relay.forget();
-    }
-    reporter.end();
     Ok(())
 }
