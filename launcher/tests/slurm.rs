@@ -282,3 +282,31 @@ fn many_gpu_hours_are_not_submitted_before_somebody_agrees() {
     let again = submit(&["--max-gpu-hours", "1"]);
     assert_eq!(again.code, 0, "what is done costs nothing: {}", again.stderr);
 }
+
+#[test]
+fn jobs_run_in_containers_of_either_kind_with_what_they_need_mounted() {
+    // Neither program is in Debian: these only show what they are given, and run the worker.
+    let apptainer = "#!/bin/sh\n[ \"$1\" = exec ] && echo \"$@\" >> $FAKE/given\nwhile [ \"$1\" != /images/cuda.sif ]; do shift; done\nshift\nexec \"$@\"\n";
+    let srun = "#!/bin/sh\necho \"$@\" >> $FAKE/given\nwhile case $1 in --*) ;; *) false ;; esac; do shift; done\nexec \"$@\"\n";
+    for (runtime, name, text) in [("apptainer", "apptainer", apptainer), ("pyxis", "srun", srun)] {
+        let cluster = Cluster::new();
+        let program = cluster.0.path("bin").join(name);
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let profile = cluster.0.path("clusters/pretended.toml");
+        let more = format!("container = \"/images/cuda.sif\"\ncontainer_runtime = \"{runtime}\"\n");
+        fs::write(
+            &profile,
+            fs::read_to_string(&profile).unwrap() + &more + "container_options = [\"--nv x\"]\n",
+        )
+        .unwrap();
+        cluster.assert_done_once(&cluster.submit());
+        let given = fs::read_to_string(cluster.0.path("fake/given")).unwrap();
+        assert_eq!(given.lines().count(), 3, "{given}");
+        let data = cluster.0.path("calib.txt").display().to_string();
+        let workspace = cluster.0.path("qlaunch").display().to_string();
+        for words in [format!("{data}:{data}:ro"), format!("{workspace}:{workspace},"), "--nv x".to_owned()] {
+            assert!(given.lines().all(|line| line.contains(&words)), "no `{words}` in {given}");
+        }
+    }
+}

@@ -37,9 +37,9 @@ started() { facts "$1"; printf '@process %s %s %s\n' "$1" "$start" "$boot"; }
 /// One such script of a user at a time runs on a host. What is free is told by the environments of running jobs, so that
 /// several launchers share a host.
 const START: &str = r#"
-mkdir -p "$1/attempts/$2" && cd "$1" || exit 1
+cd "$1" || exit 1
 folder=attempts/$2
-[ "${7:-0}" = 0 ] || { folder=$folder/ranks/$7; mkdir -p "$folder" || exit 1; }
+[ "${7:-0}" = 0 ] || folder=$folder/ranks/$7
 attempt=$2 token=$3 slots=$4 wanted=$5 gpus=$6 rank=$7
 pin= cpus=all devices=
 if [ "$slots" = slots ]; then
@@ -80,6 +80,8 @@ if [ "$slots" = slots ]; then
   fi
   export QLAUNCH_CPUS="$cpus" QLAUNCH_DEVICES="$devices"
 fi
+# A job that has to wait leaves nothing behind.
+mkdir -p "$folder" || exit 1
 [ -z "$rank" ] || export QLAUNCH_FIRST_RANK="$rank"
 # What goes on in the background must not hold the lock.
 QLAUNCH_ATTEMPT=$token setsid $pin sh job.sh "$attempt" > "$folder/log" 2>&1 < /dev/null 9<&- &

@@ -193,6 +193,7 @@ fn jobs_share_a_host_and_those_without_room_wait() {
             panic!("oversubscribed")
         };
         assert!(why.contains("wants all CPUs"), "{why}");
+        assert!(!sleepers[2].first().0.exists(), "a job that waits leaves folders behind");
         for (ticket, handle) in &handles {
             one().kill(ticket, handle).await.unwrap();
             ended(ticket, handle).await;

@@ -12,7 +12,8 @@ pub use embedded::{template, template_names};
 pub use library::library;
 pub use notify::{Notify, Occasion};
 pub use profile::{
-    ContainerRuntime, DockerProfile, Kind, ProcessProfile, Profile, SlurmProfile, SshProfile, WorkerBuild,
+    ContainerRuntime, DockerProfile, Kind, NodeRuntime, ProcessProfile, Profile, SlurmProfile, SshProfile,
+    WorkerBuild,
 };
 pub use settings::{Overrides, Settings, known_clusters};
 pub use surroundings::{Secrets, Surroundings};

@@ -211,6 +211,33 @@ pub struct SlurmProfile {
     pub lag_seconds: f64,
     /// Further lines behind `#SBATCH`.
     pub options: Vec<String>,
+    /// Image that jobs run in; none means the node's own system.
+    pub container: Option<String>,
+    /// What runs the image.
+    pub container_runtime: NodeRuntime,
+    /// Further options of whatever runs the image.
+    pub container_options: Vec<String>,
+}
+
+/// What runs containers on the nodes of a cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRuntime {
+    /// Options of srun, from NVIDIA's plugin.
+    #[default]
+    Pyxis,
+    /// A program on the node.
+    Apptainer,
+}
+
+impl NodeRuntime {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pyxis => "pyxis",
+            Self::Apptainer => "apptainer",
+        }
+    }
 }
 
 impl Default for SlurmProfile {
@@ -232,6 +259,9 @@ impl Default for SlurmProfile {
             restarts: 10,
             lag_seconds: 60.0,
             options: Vec::new(),
+            container: None,
+            container_runtime: NodeRuntime::Pyxis,
+            container_options: Vec::new(),
         }
     }
 }

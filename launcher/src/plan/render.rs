@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
 
-use crate::config::{ContainerRuntime, DockerProfile, ProcessProfile, Profile};
+use crate::config::{ContainerRuntime, DockerProfile, NodeRuntime, ProcessProfile, Profile};
 
 /// What a job script is rendered from.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +69,12 @@ pub struct SlurmExtras {
     pub restarts: u32,
     /// Everything that stands behind `#SBATCH`.
     pub options: Vec<String>,
+    /// Image that jobs run in.
+    pub container: Option<String>,
+    /// What runs it.
+    pub container_runtime: NodeRuntime,
+    /// Options of what runs it.
+    pub container_options: Vec<String>,
 }
 
 /// How containers are made.
@@ -154,6 +160,9 @@ impl Extras {
                 signal_seconds: slurm.signal_seconds,
                 restarts: slurm.restarts,
                 options,
+                container: slurm.container.clone(),
+                container_runtime: slurm.container_runtime,
+                container_options: slurm.container_options.clone(),
             },
             docker: DockerExtras::of(&profile.docker),
             process: profile.process.clone(),
@@ -186,6 +195,9 @@ pub fn render(script: &Script<'_>) -> Result<String> {
             signal_seconds => script.extras.slurm.signal_seconds,
             restarts => script.extras.slurm.restarts,
             options => script.extras.slurm.options.clone(),
+            container => script.extras.slurm.container.as_deref(),
+            container_runtime => script.extras.slurm.container_runtime.name(),
+            container_options => script.extras.slurm.container_options.clone(),
         },
         docker => context! {
             runtime => script.extras.docker.runtime.name(),
