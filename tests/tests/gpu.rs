@@ -93,13 +93,24 @@ fn a_gpu_makes_the_weights_of_a_mixture_of_experts() {
 
 #[test]
 fn ranks_that_share_a_gpu_make_what_one_makes() {
-    for recipe in [RECIPE, "configs/ptq/presets/model/nvfp4_awq_lite"] {
-        let mut job = job(&tiny_llama(), recipe);
-        let alone = run(&mut job, &["--device", "cuda"]);
-        let shared = run(&mut job, &["--device", "cuda:0", "--ranks", "2"]);
-        assert_eq!(files(&alone.join("checkpoint")), files(&shared.join("checkpoint")), "{recipe}");
-        assert_eq!(outcome(&alone).unwrap()["evaluation"], outcome(&shared).unwrap()["evaluation"]);
+    let mut job = job(&tiny_llama(), "configs/ptq/presets/model/nvfp4_awq_lite");
+    let alone = run(&mut job, &["--device", "cuda"]);
+    let shared = run(&mut job, &["--device", "cuda:0", "--ranks", "2"]);
+    assert_eq!(files(&alone.join("checkpoint")), files(&shared.join("checkpoint")));
+    assert_eq!(outcome(&alone).unwrap()["evaluation"], outcome(&shared).unwrap()["evaluation"]);
+}
+
+#[test]
+fn a_job_that_does_not_fit_is_refused_before_it_begins() {
+    if emulated().is_none() {
+        return;
     }
+    let mut job = job(&tiny_llama(), RECIPE);
+    let attempt = job.attempt();
+    let mut command = with_gpus(job.command(&attempt, &["--device", "cuda"]), "1", "90");
+    command.env("EMULATED_MEMORY", "200000000");
+    finish(command).assert_refused(3, &["the GPU has 0.17 GB free, and this pass needs 0.", "hidden states"]);
+    assert!(!attempt.join("checkpoint").exists());
 }
 
 #[test]

@@ -10,7 +10,7 @@ enum { INVALID_VALUE = 7, F32 = 0, F16 = 2, BF16 = 14, BIAS = 4 };
 
 struct Product { int32_t a_transposed = 0, b_transposed = 0; uint32_t epilogue = 1; uint64_t bias = 0; };
 struct Layout { int type; uint64_t rows, columns; int64_t stride; int32_t batch = 1; int64_t distance = 0; };
-struct Preference { uint64_t workspace = 0; uint32_t reductions = ~0u; };
+struct Preference { uint64_t workspace = 0; uint32_t reductions = ~0u, alignment[4] = {256, 256, 256, 256}; };
 struct Algorithm { uint64_t data[8]; };
 struct Found { Algorithm algorithm; size_t workspace; Status state; float waves; int reserved[4]; };
 
@@ -90,13 +90,16 @@ Status cublasLtMatmulPreferenceSetAttribute(Preference *preference, int attribut
     switch (attribute) {
     case 1: memcpy(&preference->workspace, value, 8); return bytes == 8 ? 0 : INVALID_VALUE;
     case 3: memcpy(&preference->reductions, value, 4); return bytes == 4 ? 0 : INVALID_VALUE;
+    case 5: case 6: case 7: case 8: memcpy(&preference->alignment[attribute - 5], value, 4); return bytes == 4 ? 0 : INVALID_VALUE;
     default: return INVALID_VALUE;
     }
 }
 Status cublasLtMatmulAlgoGetHeuristic(void *, const Product *product, const Layout *a, const Layout *b, const Layout *c,
-                                      const Layout *d, const Preference *, int wanted, Found *found, int *count) {
+                                      const Layout *d, const Preference *preference, int wanted, Found *found, int *count) {
     *count = wanted > 0 && fits(*product, *a, *b, *d) && fits(*product, *a, *b, *c) ? 1 : 0;
     *found = Found();
+    // An algorithm works for operands that lie as it was promised.
+    for (int place = 0; place < 4; place++) found->algorithm.data[place] = preference->alignment[place];
     return *count ? 0 : INVALID_VALUE;
 }
 Status cublasLtMatmulAlgoCheck(void *, const Product *product, const Layout *a, const Layout *b, const Layout *,
@@ -106,8 +109,11 @@ Status cublasLtMatmulAlgoCheck(void *, const Product *product, const Layout *a, 
 }
 Status cublasLtMatmul(void *, const Product *product, const float *alpha, const char *from_a, const Layout *a,
                       const char *from_b, const Layout *b, const float *beta, const char *, const Layout *, char *to,
-                      const Layout *d, const Algorithm *, void *, size_t, void *) {
+                      const Layout *d, const Algorithm *algorithm, void *, size_t, void *) {
     if (!fits(*product, *a, *b, *d) || *alpha != 1 || *beta != 0) return INVALID_VALUE;
+    const char *places[] = {from_a, from_b, to, to};
+    for (int place = 0; place < 4; place++)
+        if ((uintptr_t)places[place] % algorithm->data[place] != 0) return INVALID_VALUE;
     uint64_t m = d->rows, n = d->columns, k = product->a_transposed ? a->rows : a->columns;
     for (int32_t index = 0; index < d->batch; index++) {
         // [k][m] and [n][k].

@@ -236,6 +236,9 @@ Status cuMemFreeAsync(uint64_t address, void *) {
     free(place);
     return 0;
 }
+Status cuDeviceGetDefaultMemPool(void **pool, int) { *pool = (void *)8; return 0; }
+Status cuMemPoolSetAttribute(void *, int attribute, void *) { return attribute == 4 ? 0 : INVALID_VALUE; }
+Status cuMemPoolGetAttribute(void *, int, void *value) { memset(value, 0, 8); return 0; }
 Status cuMemAlloc_v2(uint64_t *address, size_t bytes) { return cuMemAllocAsync(address, bytes, nullptr); }
 Status cuMemFree_v2(uint64_t address) { return cuMemFreeAsync(address, nullptr); }
 Status cuMemHostAlloc(void **place, size_t bytes, unsigned) { *place = malloc(bytes); return *place ? 0 : OUT_OF_MEMORY; }

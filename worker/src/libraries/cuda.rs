@@ -31,7 +31,7 @@ pub struct Device {
     pub capability: i32,
     /// Memory in bytes.
     pub memory: u64,
-    /// Free memory in bytes; absent where nobody could be asked.
+    /// Free memory in bytes; absent where it was not asked for, or the GPU takes no further process.
     pub free: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Driver {
         Ok(Self { library, version })
     }
 
-    /// Its GPUs.
+    /// Its GPUs. None is used for it, so that nobody who has one for himself is disturbed.
     ///
     /// # Errors
     /// The driver does not answer.
@@ -128,8 +128,8 @@ impl Driver {
             capability += value * factor;
         }
         let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
-        let (uuid, free) = (self.uuid(device), self.free(device));
-        Ok(Device { index, name, uuid, capability, memory: memory as u64, free })
+        let uuid = self.uuid(device);
+        Ok(Device { index, name, uuid, capability, memory: memory as u64, free: None })
     }
 
     fn uuid(&self, device: c_int) -> Option<String> {
@@ -145,11 +145,16 @@ impl Driver {
         (ask.ok()?(&raw mut uuid, device) == 0).then(|| hex(uuid))
     }
 
-    /// Free memory, which only a context knows.
-    fn free(&self, device: c_int) -> Option<u64> {
+    /// The same GPU with its free memory, which only a process that uses it for a moment knows.
+    pub fn look(&self, device: Device) -> Device {
+        Device { free: self.free(device.index), ..device }
+    }
+
+    fn free(&self, index: c_int) -> Option<u64> {
         // SAFETY: types are those of `cuda.h`.
-        let (retain, release, set, info) = unsafe {
+        let (get, retain, release, set, info) = unsafe {
             (
+                self.library.function::<extern "C" fn(*mut c_int, c_int) -> Status>("cuDeviceGet").ok()?,
                 self.library
                     .function::<extern "C" fn(*mut *mut c_void, c_int) -> Status>("cuDevicePrimaryCtxRetain")
                     .ok()?,
@@ -162,7 +167,10 @@ impl Driver {
                     .ok()?,
             )
         };
-        let mut context = std::ptr::null_mut();
+        let (mut device, mut context) = (0, std::ptr::null_mut());
+        if get(&raw mut device, index) != 0 {
+            return None;
+        }
         if retain(&raw mut context, device) != 0 {
             return None;
         }

@@ -6,6 +6,7 @@ mod decoder;
 mod expert_tests;
 mod experts;
 mod layer;
+mod memory;
 mod rotary;
 mod stage;
 mod stream;

@@ -11,6 +11,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::decoder::{CacheSide, Inputs, Pass, Tap, Turn};
 use super::layer::LayerWeights;
+use super::memory::{Load, Needs};
 use super::rotary;
 use super::stage::Stage;
 use super::weights::Weights;
@@ -162,6 +163,9 @@ impl<'a, B: Backend> Network<'a, B> {
         let (backend, config) = (self.backend, &self.model().config);
         let tables = rotary::tables(backend, config, samples.length)?;
         let batch_size = self.stage.batch(batch_size, samples.count());
+        let load =
+            Load { tokens: samples.ids.len(), batch: batch_size * samples.length, length: samples.length };
+        Needs::of(self.model(), &self.stage, load).admit(backend.free_memory()?)?;
         let pass = Pass {
             backend,
             config,

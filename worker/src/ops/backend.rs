@@ -139,6 +139,11 @@ pub trait Backend: Send + Sync {
     /// The numeric path, which a run pins: two backends of one path give the same bits.
     fn numeric_path(&self) -> NumericPath;
 
+    /// Bytes of memory that are free, where the device has its own; the host's is the system's affair.
+    fn free_memory(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Copies a tensor to the device.
     fn upload(&self, view: TensorView<'_>) -> Result<Self::Tensor>;
 

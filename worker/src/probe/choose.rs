@@ -53,8 +53,11 @@ pub fn choose(choice: DeviceChoice, turn: Option<usize>, places: &Places) -> Res
     if choice == DeviceChoice::Cpu {
         return Ok(Offer::default());
     }
-    let found = driver(places).and_then(|driver| driver.devices().map_err(Obstacle::Fault));
-    let usable = found.and_then(|devices| pick(choice, turn, devices, places).map_err(Obstacle::Fault));
+    let usable = driver(places).and_then(|driver| {
+        let devices = driver.devices().map_err(Obstacle::Fault)?;
+        let picked = pick((choice, turn), devices, |device| driver.look(device));
+        picked.and_then(|device| ready(device, places)).map_err(Obstacle::Fault)
+    });
     match (usable, choice) {
         (Ok(gpu), _) => Ok(Offer { gpu: Some(gpu), obstacle: None }),
         (Err(Obstacle::NoDriver), DeviceChoice::Auto) => Ok(Offer::default()),
@@ -67,28 +70,32 @@ pub fn choose(choice: DeviceChoice, turn: Option<usize>, places: &Places) -> Res
     }
 }
 
-/// One of the GPUs that the driver sees, with all that is needed to compute on it.
+/// One of the GPUs that the driver sees. Only those in question are looked at: looking uses a GPU for a moment, which another
+/// rank may want for itself alone.
 fn pick(
-    choice: DeviceChoice,
-    turn: Option<usize>,
+    (choice, turn): (DeviceChoice, Option<usize>),
     devices: Vec<Device>,
-    places: &Places,
-) -> Result<(Device, NumericPath)> {
+    look: impl Fn(Device) -> Device,
+) -> Result<Device> {
     let count = devices.len();
     if count == 0 {
         return Err(Error::input("the driver sees no GPU")
             .hint("ask the scheduler for one, or look at `CUDA_VISIBLE_DEVICES`"));
     }
     let device = match (choice, turn) {
-        (DeviceChoice::Cuda(Some(index)), _) => devices.into_iter().nth(index),
-        (_, Some(turn)) => devices.into_iter().nth(turn % count),
+        (DeviceChoice::Cuda(Some(index)), _) => devices.into_iter().nth(index).map(look),
+        (_, Some(turn)) => devices.into_iter().nth(turn % count).map(look),
         // Among equals, the first.
-        (_, None) => devices.into_iter().rev().max_by_key(|device| device.free),
+        (_, None) => devices.into_iter().rev().map(look).max_by_key(|device| device.free),
     };
-    let device = device.ok_or_else(|| {
+    device.ok_or_else(|| {
         Error::input(format!("the driver sees {count} GPUs, which count from 0"))
             .hint("`qlaunch doctor` lists them; `CUDA_VISIBLE_DEVICES` may hide some")
-    })?;
+    })
+}
+
+/// A GPU with its numeric path, if there is all that is needed to compute on it.
+fn ready(device: Device, places: &Places) -> Result<(Device, NumericPath)> {
     let path = usable(&device)?;
     NumericPath::beside_gpu().require()?;
     cuda::load(places)?;
@@ -128,11 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_no_gpu_has_is_refused() {
-        let devices = || vec![gpu(0, 90, Some(5)), gpu(1, 90, Some(9))];
-        let error = pick(DeviceChoice::Cuda(Some(2)), None, devices(), &Places::default()).unwrap_err();
-        assert!(error.message.contains("2 GPUs, which count from 0") && error.hint.is_some(), "{error}");
-        let error = pick(DeviceChoice::Auto, None, Vec::new(), &Places::default()).unwrap_err();
+    fn each_rank_takes_its_turn_and_looks_at_no_other_gpu() {
+        let devices = || (0..3).map(|index| gpu(index, 90, None)).collect::<Vec<_>>();
+        let free = |device: Device| Device { free: Some([5, 9, 9][device.index as usize]), ..device };
+        let pick = |choice, turn| pick((choice, turn), devices(), free).map(|device| device.index);
+        assert_eq!(pick(DeviceChoice::Auto, None).unwrap(), 1, "the first of those with most free memory");
+        assert_eq!(pick(DeviceChoice::Cuda(None), Some(0)).unwrap(), 0);
+        assert_eq!(pick(DeviceChoice::Auto, Some(4)).unwrap(), 1, "more ranks than GPUs share them");
+        assert_eq!(pick(DeviceChoice::Cuda(Some(2)), Some(0)).unwrap(), 2);
+        let error = pick(DeviceChoice::Cuda(Some(3)), None).unwrap_err();
+        assert!(error.message.contains("3 GPUs, which count from 0") && error.hint.is_some(), "{error}");
+        let only = |device: Device| match device.index {
+            1 => device,
+            other => panic!("a look at GPU {other}"),
+        };
+        assert_eq!(super::pick((DeviceChoice::Auto, Some(1)), devices(), only).unwrap().index, 1);
+        let error = super::pick((DeviceChoice::Auto, None), Vec::new(), free).unwrap_err();
         assert!(error.message.contains("sees no GPU"), "{error}");
     }
 }

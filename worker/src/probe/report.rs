@@ -70,7 +70,8 @@ pub fn probe(places: &Places) -> Probe {
     let asked = driver(places).and_then(|driver| {
         facts =
             Some(DriverFacts { cuda: format!("{}.{}", driver.version / 1000, driver.version % 1000 / 10) });
-        driver.devices().map_err(Obstacle::Fault)
+        let found = driver.devices().map_err(Obstacle::Fault)?;
+        Ok(found.into_iter().map(|device| driver.look(device)).collect())
     });
     match asked {
         Ok(found) => devices = found,

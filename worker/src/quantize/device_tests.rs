@@ -201,7 +201,7 @@ fn sizes_that_do_not_go_together_are_refused() {
     for coding in [
         Coding::Fp8Runs(cut, &[1.0; 3]),
         Coding::Int8Runs(Cut { shape: [4, 41], ..cut }, &[1.0; 4]),
-        Coding::Mx(Mx::Fp4).clone(),
+        Coding::Mx(Mx::Fp4),
         Coding::Nvfp4 { block: 24, tensor: 1.0, sixfold: Range::INT4.largest() },
         Coding::Nvfp4Fixed { block: 16, amax: 1.0, ceiling: 448.0, tensor: 1.0, magnitudes: &[1.0] },
     ] {

@@ -173,3 +173,15 @@ fn a_library_that_is_missing_broken_or_too_old_is_told_apart() {
     assert_eq!(loaded.path, Some(whole.path().join("libnccl.so.2")));
     assert_eq!(version(&loaded).as_deref(), Some("2.27.3"));
 }
+
+#[test]
+#[ignore = "needs NCCL and a GPU: tests/gpu/run.sh"]
+fn one_rank_joins_the_nccl_of_this_host() {
+    let places = Places::gather();
+    let libraries = (load(&Wanted::NCCL, &places), load(&Wanted::CUDA, &places));
+    let nccl = Nccl::join(crate::comm::Single, (&libraries.0, &libraries.1), 0, Patience::default()).unwrap();
+    let mut sum = [1.5];
+    nccl.all_reduce(&mut sum, Reduction::Sum).unwrap();
+    assert_eq!((nccl.rank(), nccl.size(), sum), (0, 1, [1.5]));
+    nccl.close().unwrap();
+}

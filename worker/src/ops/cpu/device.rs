@@ -51,11 +51,6 @@ impl CpuBackend {
         Ok(Self { path, threads, scratch: Scratch::default() })
     }
 
-    /// The path that fixes this backend's bits.
-    pub fn path(&self) -> NumericPath {
-        self.path
-    }
-
     fn linear_of<E: ModelElement>(
         &self,
         x: &HostTensor,

@@ -62,6 +62,31 @@ const fn name(mx: Mx, names: [&'static str; 4]) -> &'static str {
     }
 }
 
+/// What is being made of a weight, on the device.
+struct Queued {
+    codes: CudaSlice<u8>,
+    bytes: usize,
+    /// A byte for each block.
+    scales: Option<(CudaSlice<u8>, usize)>,
+    magnitudes: Option<CudaSlice<f32>>,
+}
+
+impl Queued {
+    fn fetch(self, device: &Device) -> Result<Coded> {
+        let bytes = |slice: &CudaSlice<u8>, count: usize| {
+            let mut bytes = device.fetch(slice)?;
+            // Room for none is room for one.
+            bytes.truncate(count);
+            Ok(bytes)
+        };
+        Ok(Coded {
+            codes: bytes(&self.codes, self.bytes)?,
+            scales: self.scales.map_or(Ok(Vec::new()), |(scales, count)| bytes(&scales, count))?,
+            magnitudes: self.magnitudes.map_or(Ok(Vec::new()), |magnitudes| device.fetch(&magnitudes))?,
+        })
+    }
+}
+
 /// A weight on the device, and the places of what is made of it.
 struct Work<'a> {
     device: &'a Device,
@@ -85,30 +110,29 @@ impl Work<'_> {
         Ok(codes)
     }
 
-    fn encode(&self, coding: Coding<'_>) -> Result<Coded> {
+    fn queue(&self, coding: Coding<'_>) -> Result<Queued> {
         let (device, count) = (self.device, self.count);
-        let only = |codes: &CudaSlice<u8>, bytes: usize| {
-            Ok(Coded { codes: fetch(device, codes, bytes)?, scales: Vec::new(), magnitudes: Vec::new() })
-        };
+        let only =
+            |codes: CudaSlice<u8>, bytes: usize| Ok(Queued { codes, bytes, scales: None, magnitudes: None });
         match coding {
             Coding::Fp8(scale) => {
                 let codes = device.bytes(count)?;
                 let arguments =
                     [self.x, Argument::U64(count as u64), Argument::F32(scale), device.address_of(&codes)];
                 self.launch("quantize_fp8", count.div_ceil(PIECE), &arguments)?;
-                only(&codes, count)
+                only(codes, count)
             }
             Coding::Fp8Runs(of, scales) => {
-                only(&self.runs("quantize_fp8_runs", of, of.shape[0], scales)?, count)
+                only(self.runs("quantize_fp8_runs", of, of.shape[0], scales)?, count)
             }
             Coding::Int8Runs(of, scales) => {
-                only(&self.runs("quantize_int8_runs", of, of.shape[0], scales)?, count)
+                only(self.runs("quantize_int8_runs", of, of.shape[0], scales)?, count)
             }
             Coding::Int4Pairs(of, scales) => {
                 if !of.shape[0].is_multiple_of(2) {
                     return Err(misfit("coding", format!("{} rows in pairs", of.shape[0])));
                 }
-                only(&self.runs("quantize_int4_pairs", of, of.shape[0] / 2, scales)?, count / 2)
+                only(self.runs("quantize_int4_pairs", of, of.shape[0] / 2, scales)?, count / 2)
             }
             Coding::Nvfp4 { block, tensor, sixfold } => {
                 let numbers = [lanes(block), Argument::F32(tensor), Argument::F32(sixfold)];
@@ -141,14 +165,14 @@ impl Work<'_> {
                 let places = [device.address_of(&codes), device.address_of(&magnitudes)];
                 let arguments = [self.x, Argument::U64(count as u64), places[0], places[1]];
                 self.launch("quantize_nf4", count.div_ceil(PIECE), &arguments)?;
-                let magnitudes = if blocks == 0 { Vec::new() } else { device.fetch(&magnitudes)? };
-                Ok(Coded { codes: fetch(device, &codes, bytes)?, scales: Vec::new(), magnitudes })
+                let magnitudes = Some(magnitudes).filter(|_| blocks > 0);
+                Ok(Queued { codes, bytes, scales: None, magnitudes })
             }
         }
     }
 
     /// Codes and scales of whole blocks.
-    fn blocks(&self, kernel: &str, (block, bytes): (usize, usize), numbers: &[Argument]) -> Result<Coded> {
+    fn blocks(&self, kernel: &str, (block, bytes): (usize, usize), numbers: &[Argument]) -> Result<Queued> {
         let blocks = whole(self.count, block)?;
         let (codes, scales) = (self.device.bytes(bytes)?, self.device.bytes(blocks)?);
         let pieces = self.count / PIECE;
@@ -159,23 +183,14 @@ impl Work<'_> {
             .chain(places)
             .collect();
         self.launch(kernel, pieces, &arguments)?;
-        let (codes, scales) = (fetch(self.device, &codes, bytes)?, fetch(self.device, &scales, blocks)?);
-        Ok(Coded { codes, scales, magnitudes: Vec::new() })
+        Ok(Queued { codes, bytes, scales: Some((scales, blocks)), magnitudes: None })
     }
-}
-
-/// So many of the bytes; room for none is room for one.
-fn fetch(device: &Device, bytes: &CudaSlice<u8>, count: usize) -> Result<Vec<u8>> {
-    let mut bytes = device.fetch(bytes)?;
-    bytes.truncate(count);
-    Ok(bytes)
 }
 
 impl Coder for CudaBackend {
     fn encode(&self, weight: TensorView<'_>, coding: Coding<'_>) -> Result<Coded> {
         let tensor = self.upload(weight)?;
-        let device = self.device();
-        Work { device, dtype: tensor.dtype, x: device.address(&tensor), count: tensor.len() }.encode(coding)
+        self.work(&tensor).queue(coding)?.fetch(self.device())
     }
 
     fn decode(
@@ -246,6 +261,29 @@ impl Coder for CudaBackend {
 }
 
 impl CudaBackend {
+    fn work(&self, tensor: &CudaTensor) -> Work<'_> {
+        let device = self.device();
+        Work { device, dtype: tensor.dtype, x: device.address(tensor), count: tensor.len() }
+    }
+
+    /// Seconds that the kernels of a coding take for a weight which is on the device, on average over so many `runs`.
+    ///
+    /// # Errors
+    /// As [`Coder::encode`].
+    pub fn time_coding(&self, weight: TensorView<'_>, coding: Coding<'_>, runs: usize) -> Result<f64> {
+        let tensor = self.upload(weight)?;
+        self.device().time(runs, || self.work(&tensor).queue(coding).map(drop))
+    }
+
+    /// Seconds that a copy of a tensor on the device takes.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn time_copy(&self, tensor: TensorView<'_>, runs: usize) -> Result<f64> {
+        let tensor = self.upload(tensor)?;
+        self.device().time(runs, || self.device().own(&mut tensor.clone()).map(drop))
+    }
+
     /// Rounds an activation of rows of `columns` in place.
     pub(super) fn rounded(&self, x: &mut CudaTensor, columns: usize, rounding: Rounding<'_>) -> Result<()> {
         let count = x.len();

@@ -12,6 +12,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::errors;
 use super::kernels::{Image, NAMES, TYPES, image};
+use super::pool::Pool;
 use super::product::Blas;
 use super::tensor::CudaTensor;
 use crate::libraries::{Places, Wanted, require};
@@ -61,6 +62,7 @@ pub(super) struct Device {
     pub(super) stream: Arc<CudaStream>,
     functions: HashMap<String, CudaFunction>,
     pub(super) blas: Blas,
+    pool: Option<Pool>,
     pub(super) numeric_path: NumericPath,
 }
 
@@ -90,9 +92,10 @@ impl Device {
                 module.load_function(&name).map_err(|error| errors::driver("load our kernels", error))?;
             functions.insert(name, function);
         }
+        let pool = Pool::of(&context);
         let stream = context.new_stream().map_err(|error| errors::driver("make a stream", error))?;
         let blas = Blas::new(&stream)?;
-        Ok(Self { context, stream, functions, blas, numeric_path })
+        Ok(Self { context, stream, functions, blas, pool, numeric_path })
     }
 
     /// Room for a tensor whose elements are not set.
@@ -135,6 +138,17 @@ impl Device {
         let failed = |error| errors::driver("give data back", error);
         self.stream.memcpy_dtoh(values, to).map_err(failed)?;
         self.stream.synchronize().map_err(failed)
+    }
+
+    /// Seconds that something takes, on average over so many runs behind a first one.
+    pub(super) fn time(&self, runs: usize, mut queue: impl FnMut() -> Result<()>) -> Result<f64> {
+        let wait = || self.stream.synchronize().map_err(|error| errors::driver("finish", error));
+        queue()?;
+        wait()?;
+        let begun = std::time::Instant::now();
+        (0..runs).try_for_each(|_| queue())?;
+        wait()?;
+        Ok(begun.elapsed().as_secs_f64() / runs.max(1) as f64)
     }
 
     /// A tensor for writing in place: a copy where somebody else has it too.
@@ -194,6 +208,16 @@ impl Device {
         // SAFETY: callers pass what the kernel's parameters say, and tensors of the sizes that they pass along.
         unsafe { launch.launch(grid) }.map_err(|error| errors::driver(&format!("start `{name}`"), error))?;
         Ok(())
+    }
+
+    /// Bytes that are free: what the driver has, and what our pool of memory has and does not use.
+    pub(super) fn free_memory(&self) -> Result<u64> {
+        self.bind()?;
+        let failed = |error| errors::driver("tell its free memory", error);
+        // Memory goes back to the driver when everything that was queued is done.
+        self.stream.synchronize().map_err(failed)?;
+        let unused = self.pool.as_ref().map_or(Ok(0), Pool::unused).map_err(failed)?;
+        self.context.mem_get_info().map(|(free, _)| free as u64 + unused).map_err(failed)
     }
 
     /// Makes the GPU the one that this thread talks to.

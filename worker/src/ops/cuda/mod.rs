@@ -11,7 +11,9 @@ pub(crate) mod emulated;
 mod errors;
 mod kernels;
 mod likelihood;
+mod pool;
 mod product;
+mod statistics;
 mod tensor;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{
-    cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t as Described, cublasLtMatmulPreferenceAttributes_t as Preferred,
-    cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t as Laid, cudaDataType,
+    cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulAlgoCheck,
+    cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as Described,
+    cublasLtMatmulPreferenceAttributes_t as Preferred, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayoutAttribute_t as Laid, cudaDataType,
 };
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use qlaunch_shared::{Error, Result};
@@ -19,6 +20,10 @@ use crate::tensor::DType;
 
 /// Memory that an algorithm may use besides operands and result.
 const WORKSPACE: usize = 32 << 20;
+/// Rows that algorithms are chosen for, whatever the rows of a product are.
+const ROWS: usize = 4096;
+/// `CUBLASLT_REDUCTION_SCHEME_NONE`.
+const NO_REDUCTION: u32 = 0;
 
 /// A matrix, or several at equal distances, stored row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,13 +66,26 @@ pub(super) struct Places {
     pub(super) out: u64,
 }
 
+/// What divides the addresses of a product's operands: 256, which is memory's own, or less within a tensor. Algorithms ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Alignment {
+    w: u32,
+    x: u32,
+    out: u32,
+}
+
+fn alignment(places: Places) -> Alignment {
+    let of = |address: u64| 1 << address.trailing_zeros().min(8);
+    Alignment { w: of(places.w), x: of(places.x), out: of(places.out) }
+}
+
 /// cuBLASLt on one stream.
 pub(super) struct Blas {
     handle: cublasLtHandle_t,
     workspace: CudaSlice<u8>,
     stream: Arc<CudaStream>,
     /// The algorithm of each product that was asked for; the same one every time, so that bits repeat.
-    chosen: Mutex<HashMap<Product, cublasLtMatmulAlgo_t>>,
+    chosen: Mutex<HashMap<(Product, Alignment), cublasLtMatmulAlgo_t>>,
 }
 
 // SAFETY: cuBLASLt's handles may be used by several threads at once (its documentation, "Thread Safety").
@@ -108,18 +126,9 @@ impl Blas {
 
     /// cuBLASLt stores column by column, where our rows are its columns: outᵀ = op(w)ᵀ · op(x)ᵀ.
     unsafe fn queue(&self, product: Product, places: Places) -> std::result::Result<(), CublasError> {
-        let Product { rows, columns, depth, .. } = product;
         let call = Call::new(product.biased.then_some(places.bias).flatten(), product)?;
-        let side = |exchanged: bool, rows: usize, columns: usize| {
-            if exchanged { (columns, rows) } else { (rows, columns) }
-        };
-        // Sides as they are stored: rows of ours are columns of theirs.
-        let (w_rows, w_columns) = side(product.w_exchanged, depth, columns);
-        let (x_rows, x_columns) = side(product.x_exchanged, rows, depth);
-        let a = Layout::new(product.w, w_columns, w_rows, product.batch)?;
-        let b = Layout::new(product.x, x_columns, x_rows, product.batch)?;
-        let d = Layout::new(product.out, columns, rows, product.batch)?;
-        let algorithm = self.algorithm(product, &call, [&a, &b, &d])?;
+        let Layouts { a, b, d } = Layouts::of(product)?;
+        let algorithm = self.algorithm((product, alignment(places)), &call, [&a, &b, &d])?;
         let (one, zero) = (1.0f32, 0.0f32);
         // SAFETY: descriptions and layouts live until the call returns, and the caller promises the operands.
         unsafe {
@@ -146,21 +155,71 @@ impl Blas {
 
     fn algorithm(
         &self,
-        product: Product,
+        (product, alignment): (Product, Alignment),
         call: &Call,
         [a, b, d]: [&Layout; 3],
     ) -> std::result::Result<cublasLtMatmulAlgo_t, CublasError> {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(algorithm) = chosen.get(&product) {
+        if let Some(algorithm) = chosen.get(&(product, alignment)) {
             return Ok(*algorithm);
         }
-        let preference = Preference::new()?;
-        // SAFETY: everything that is passed was made above and lives.
+        // The number of rows is that of a batch, which must not decide about bits.
+        let asked = Product { rows: if product.batch == 1 { ROWS } else { product.rows }, ..product };
+        let own = self.proposed(call, &Layouts::of(asked)?, alignment)?;
+        // SAFETY: everything that is passed was made by this library, and lives.
+        let fits = unsafe {
+            let mut told = std::mem::zeroed();
+            cublasLtMatmulAlgoCheck(self.handle, call.0, a.0, b.0, d.0, d.0, &raw const own, &raw mut told)
+                .result()
+        };
+        let algorithm = match fits {
+            Ok(()) => own,
+            Err(error) => {
+                tracing::warn!("a product of {} rows takes an algorithm of its own: {error}", product.rows);
+                self.proposed(call, &Layouts::of(product)?, alignment)?
+            }
+        };
+        chosen.insert((product, alignment), algorithm);
+        Ok(algorithm)
+    }
+
+    /// The algorithm that cuBLASLt thinks best for these sizes.
+    fn proposed(
+        &self,
+        call: &Call,
+        Layouts { a, b, d }: &Layouts,
+        alignment: Alignment,
+    ) -> std::result::Result<cublasLtMatmulAlgo_t, CublasError> {
+        let preference = Preference::new(alignment)?;
+        // SAFETY: everything that is passed was made by this library, and lives.
         let found = unsafe {
             result::get_matmul_algo_heuristic(self.handle, call.0, a.0, b.0, d.0, d.0, preference.0)
         }?;
-        chosen.insert(product, found.algo);
         Ok(found.algo)
+    }
+}
+
+/// The matrices of a product as cuBLASLt sees them.
+struct Layouts {
+    a: Layout,
+    b: Layout,
+    d: Layout,
+}
+
+impl Layouts {
+    fn of(product: Product) -> std::result::Result<Self, CublasError> {
+        let Product { rows, columns, depth, .. } = product;
+        let side = |exchanged: bool, rows: usize, columns: usize| {
+            if exchanged { (columns, rows) } else { (rows, columns) }
+        };
+        // Sides as they are stored: rows of ours are columns of theirs.
+        let (w_rows, w_columns) = side(product.w_exchanged, depth, columns);
+        let (x_rows, x_columns) = side(product.x_exchanged, rows, depth);
+        Ok(Self {
+            a: Layout::new(product.w, w_columns, w_rows, product.batch)?,
+            b: Layout::new(product.x, x_columns, x_rows, product.batch)?,
+            d: Layout::new(product.out, columns, rows, product.batch)?,
+        })
     }
 }
 
@@ -241,18 +300,24 @@ impl Drop for Layout {
 struct Preference(cudarc::cublaslt::sys::cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn new() -> std::result::Result<Self, CublasError> {
+    fn new(alignment: Alignment) -> std::result::Result<Self, CublasError> {
         let own = Self(result::create_matmul_pref()?);
+        own.set(Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE)?;
+        // A sum that is cut into parts is cut elsewhere for another number of rows.
+        own.set(Preferred::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &NO_REDUCTION)?;
+        let Alignment { w, x, out } = alignment;
+        own.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &w)?;
+        own.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &x)?;
+        own.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &out)?;
+        own.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &out)?;
+        Ok(own)
+    }
+
+    fn set<T>(&self, attribute: Preferred, value: &T) -> std::result::Result<(), CublasError> {
         // SAFETY: the preference lives, and the value has the attribute's type.
         unsafe {
-            result::set_matmul_pref_attribute(
-                own.0,
-                Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                from_ref(&WORKSPACE).cast(),
-                size_of::<usize>(),
-            )
-        }?;
-        Ok(own)
+            result::set_matmul_pref_attribute(self.0, attribute, from_ref(value).cast(), size_of::<T>())
+        }
     }
 }
 

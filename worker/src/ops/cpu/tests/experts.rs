@@ -48,7 +48,7 @@ proptest! {
         tokens in 1usize..40, experts in 1usize..70, some in 0usize..70, seed in any::<u32>(),
     ) {
         let per_token = 1 + some % experts;
-        for (backend, dtype) in backends(1).flat_map(|backend| DTYPES.map(|dtype| (backend.path(), dtype))) {
+        for (backend, dtype) in backends(1).flat_map(|backend| DTYPES.map(|dtype| (backend.numeric_path(), dtype))) {
             let backend = crate::ops::CpuBackend::new(1, backend).unwrap();
             // Few distinct scores in bf16, so that there are ties.
             let scores = tensor(dtype, &[tokens, experts], seed.into());
@@ -72,7 +72,7 @@ proptest! {
 
     #[test]
     fn weighted_rows_round_where_torch_rounds(rows in 1usize..60, width in 1usize..80, seed in any::<u32>()) {
-        for (backend, dtype) in backends(1).flat_map(|backend| DTYPES.map(|dtype| (backend.path(), dtype))) {
+        for (backend, dtype) in backends(1).flat_map(|backend| DTYPES.map(|dtype| (backend.numeric_path(), dtype))) {
             let backend = crate::ops::CpuBackend::new(1, backend).unwrap();
             let share = share(rows, seed.into());
             let added = tensor(dtype, &[share.tokens.len(), width], seed.into());

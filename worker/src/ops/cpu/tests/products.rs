@@ -8,7 +8,9 @@ use crate::tensor::DType;
 
 /// Every path and type meets the exact product, up to the rounding of `k` sums in `f32` and of the result.
 fn check_linear(m: usize, n: usize, k: usize, seed: u64) {
-    for (backend, dtype) in backends(2).flat_map(|backend| DTYPES.map(|dtype| (backend.path(), dtype))) {
+    for (backend, dtype) in
+        backends(2).flat_map(|backend| DTYPES.map(|dtype| (backend.numeric_path(), dtype)))
+    {
         let backend = crate::ops::CpuBackend::new(2, backend).unwrap();
         let (x, w) = (tensor(dtype, &[m, k], seed), tensor(dtype, &[n, k], seed + 1));
         let bias = tensor(dtype, &[n], seed + 2);

@@ -28,7 +28,7 @@ proptest! {
 
     #[test]
     fn norms_round_where_torch_rounds(rows in 1usize..9, width in 1usize..200, seed in any::<u32>()) {
-        for (backend, dtype) in backends(1).flat_map(|backend| DTYPES.map(|dtype| (backend.path(), dtype))) {
+        for (backend, dtype) in backends(1).flat_map(|backend| DTYPES.map(|dtype| (backend.numeric_path(), dtype))) {
             let backend = crate::ops::CpuBackend::new(1, backend).unwrap();
             let (x, weight) = (tensor(dtype, &[rows, width], seed.into()), tensor(dtype, &[width], 3));
             let eps = 1e-5f32;
