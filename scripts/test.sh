@@ -80,7 +80,8 @@ install_job=$!
 
 lane "format" format
 lane "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
-lane "build" cargo build --workspace --locked
+# With the tests, so that nothing is compiled again for them.
+lane "build" cargo build --workspace --bins --tests --locked
 lane "test" tests
 lane "docs" documentation
 lane "main job" main_job
