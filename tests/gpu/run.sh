@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can show, in one call: operations and codecs against the CPU, whole jobs byte by byte, ranks that share
 # the GPU, NCCL, bandwidth of the codecs, speed of calibration. The machine with the GPU needs no compiler and no network: build
-# here, carry target/gpu there (50 MB).
-#   tests/gpu/run.sh build    compiles the programs into target/gpu
+# here, carry target/gpu.tar.gz there (22 MB).
+#   tests/gpu/run.sh build    compiles the programs and packs them into target/gpu.tar.gz
 #   tests/gpu/run.sh          runs them; figures go to benches/results/gpu.json, or to gpu.json in $OUT; fails where there is no GPU
 # cuBLASLt and NCCL are found in Python environments too. With torch and transformers there, the same model is timed beside ours.
 set -euo pipefail
@@ -19,9 +19,11 @@ if [ "${1:-}" = build ]; then
     cp "$target/release/qlaunch" "$target/release/qlaunch-worker" "$programs"
     cp "$target/release/examples/gpu" "$programs/measure"
     strip "$programs"/*
-    ls -l "$programs"
+    tar czf "$programs.tar.gz" -C "$target" gpu
+    ls -l "$programs" "$programs.tar.gz"
     exit
 fi
+if [ ! -d "$programs" ] && [ -f "$programs.tar.gz" ]; then tar xzf "$programs.tar.gz" -C "$target"; fi
 for program in operations qlaunch qlaunch-worker measure; do
     [ -x "$programs/$program" ] && continue
     echo "error: $programs/$program is missing; hint: tests/gpu/run.sh build" >&2
@@ -70,7 +72,8 @@ else
     echo 'SKIPPED: transformers on the same GPU: torch or transformers cannot be imported'
 fi
 results=${OUT:-benches/results}/gpu.json
-python3 tests/gpu/compare.py results "$measured" "$beside" "${failed[*]:-}" >"$results"
+all_failed=$(printf '%s\n' "${failed[@]:-}")
+python3 tests/gpu/compare.py results "$measured" "$beside" "$all_failed" >"$results"
 cat "$results"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "error: failed: ${failed[*]}" >&2
