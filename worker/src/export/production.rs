@@ -21,7 +21,7 @@ use crate::quantize::{
     LinearWork, Origin, StoredBytes, fold, measure_errors, share_before_search, share_for_export,
 };
 use crate::tensor::host::HostTensor;
-use crate::tensor::{MappedCheckpoint, ShardFiles};
+use crate::tensor::{MappedCheckpoint, ShardFiles, leave_bytes};
 
 /// Everything that a checkpoint is made from, statistics apart.
 #[derive(Clone, Copy)]
@@ -207,6 +207,7 @@ impl<'a> Production<'a> {
             let name = tensor.name.as_str();
             if let Some(bytes) = stored.remove(name) {
                 files.write(name, &bytes)?;
+                leave_bytes(bytes);
             } else if let (Some(norm), true) = (norm, name.ends_with(".weight")) {
                 files.write(name, &norm.view().to_bytes())?;
             } else if let Some(bytes) =

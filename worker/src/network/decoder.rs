@@ -120,6 +120,8 @@ pub(super) struct Pass<'a, B: Backend> {
     pub(super) length: usize,
     /// Share of the experts that the tap is to see each token at, where it is to see more than the model uses.
     pub(super) experts_ratio: Option<f64>,
+    /// The layer whose output nobody reads: it is computed as far as linears read anything.
+    pub(super) unread: Option<usize>,
 }
 
 impl<B: Backend> Pass<'_, B> {
@@ -132,8 +134,10 @@ impl<B: Backend> Pass<'_, B> {
     ) -> Result<()> {
         let attended = self.attention(weights, hidden, tap)?;
         self.backend.add(hidden, &attended)?;
-        let projected = self.feed_forward(weights, hidden, tap)?;
-        self.backend.add(hidden, &projected)
+        match self.feed_forward(weights, hidden, tap)? {
+            Some(projected) => self.backend.add(hidden, &projected),
+            None => Ok(()),
+        }
     }
 
     fn attention(
@@ -170,18 +174,23 @@ impl<B: Backend> Pass<'_, B> {
         Ok(attended)
     }
 
+    /// What comes after attention; none where nobody reads it.
     fn feed_forward(
         &self,
         weights: &LayerWeights<B::Tensor>,
         hidden: &B::Tensor,
         tap: &mut dyn Tap<B>,
-    ) -> Result<B::Tensor> {
+    ) -> Result<Option<B::Tensor>> {
         let x = self.backend.rms_norm(hidden, &weights.post_norm, self.config.norm_epsilon)?;
         match (&weights.feed_forward, &self.config.experts) {
             (FeedForward::Mixture(mixture), Some(experts)) => {
                 self.mixture(mixture, (weights.layer, experts), &x, tap)
             }
-            (FeedForward::Dense(mlp), _) => self.gated(mlp, &x, tap),
+            (FeedForward::Dense(mlp), _) if self.unread == Some(weights.layer) => {
+                self.show_gated(mlp, &x, tap)?;
+                Ok(None)
+            }
+            (FeedForward::Dense(mlp), _) => self.gated(mlp, &x, tap).map(Some),
             (FeedForward::Mixture(_), None) => {
                 Err(Error::bug("a mixture of experts that the config knows nothing of"))
             }
@@ -195,10 +204,26 @@ impl<B: Backend> Pass<'_, B> {
         x: &B::Tensor,
         tap: &mut dyn Tap<B>,
     ) -> Result<B::Tensor> {
-        let [gate, up] = self.project([&mlp.gate, &mlp.up], x, tap)?;
-        let inner = self.backend.activate(&gate, &up, self.config.activation)?;
+        let inner = self.inner(mlp, x, tap)?;
         let [projected] = self.project([&mlp.down], &inner, tap)?;
         Ok(projected)
+    }
+
+    /// Shows the inputs of an MLP's linears to the tap, and computes nothing that nobody sees.
+    pub(super) fn show_gated(
+        &self,
+        mlp: &GatedMlp<B::Tensor>,
+        x: &B::Tensor,
+        tap: &mut dyn Tap<B>,
+    ) -> Result<()> {
+        let inner = self.inner(mlp, x, tap)?;
+        tap.input(self.backend, &[mlp.down.module], &inner).map(drop)
+    }
+
+    /// What an MLP's last linear reads.
+    fn inner(&self, mlp: &GatedMlp<B::Tensor>, x: &B::Tensor, tap: &mut dyn Tap<B>) -> Result<B::Tensor> {
+        let [gate, up] = self.project([&mlp.gate, &mlp.up], x, tap)?;
+        self.backend.activate(&gate, &up, self.config.activation)
     }
 
     /// Linears that read the same activation.

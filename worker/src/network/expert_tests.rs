@@ -28,6 +28,8 @@ struct Ledger {
     widened: BTreeMap<usize, Vec<u64>>,
     /// Rows that each linear saw.
     rows: BTreeMap<usize, u64>,
+    /// The largest magnitude among them.
+    amax: BTreeMap<usize, f32>,
 }
 
 impl Ledger {
@@ -46,6 +48,8 @@ impl Tap<CpuBackend> for Ledger {
     ) -> Result<Inputs<HostTensor>> {
         for &reader in readers {
             *self.rows.entry(reader).or_default() += backend.shape(x)[0] as u64;
+            let amax = self.amax.entry(reader).or_default();
+            *amax = amax.max(backend.magnitude(x)?.amax);
         }
         Ok(vec![None; readers.len()])
     }
@@ -72,15 +76,24 @@ fn model() -> Model {
 
 /// Sends a few tokens through the example; gives the bits of the hidden states, and what the tap saw.
 fn run(threads: usize, batch_size: usize, ratio: Option<f64>) -> (Vec<bf16>, Ledger) {
+    run_on(threads, batch_size, |network| match ratio {
+        Some(ratio) => network.widen_experts(ratio),
+        None => network,
+    })
+}
+
+/// The same through a network that was told more.
+fn run_on(
+    threads: usize,
+    batch_size: usize,
+    tell: impl FnOnce(Network<'_, CpuBackend>) -> Network<'_, CpuBackend>,
+) -> (Vec<bf16>, Ledger) {
     let model = model();
     let files = MappedCheckpoint::open(model.files.clone()).unwrap();
     let weights = SourceWeights::new(&model, &files);
     let backend = CpuBackend::new(threads, NumericPath::detect()).unwrap();
     let ids = (0..(SAMPLES * LENGTH) as u32).map(|n| n.wrapping_mul(2_654_435_761) % 4096).collect();
-    let mut network = Network::new(&backend, &weights);
-    if let Some(ratio) = ratio {
-        network = network.widen_experts(ratio);
-    }
+    let network = tell(Network::new(&backend, &weights));
     let mut ledger = Ledger::default();
     let samples = Samples { ids, length: LENGTH, skipped: 0 };
     let hidden = network.run(&samples, batch_size, &mut ledger, &mut |_| Ok(())).unwrap();
@@ -115,6 +128,14 @@ fn the_ledger_counts_what_each_experts_linears_see() {
         };
         assert_eq!(ledger.rows.get(&module).copied().unwrap_or(0), expected, "{}", part.name);
     }
+}
+
+#[test]
+fn linears_read_the_same_where_nobody_reads_the_end() {
+    let (whole, ledger) = run(1, 4, None);
+    let (cut, seen) = run_on(1, 4, |network| network.without_end());
+    assert_eq!((&seen.routed, &seen.rows, &seen.amax), (&ledger.routed, &ledger.rows, &ledger.amax));
+    assert!(whole != cut, "the last experts' outputs were computed all the same");
 }
 
 #[test]

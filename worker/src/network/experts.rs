@@ -7,19 +7,19 @@ use qlaunch_shared::Result;
 use qlaunch_shared::model::Experts;
 
 use super::decoder::{Pass, Tap};
-use super::layer::{GatedMlp, Mixture};
+use super::layer::Mixture;
 use crate::ops::{Backend, Routing, Share};
 use crate::tensor::host::HostTensor;
 
 impl<B: Backend> Pass<'_, B> {
-    /// Sends `x` `[tokens, hidden_size]` through the experts of `layer`.
+    /// Sends `x` `[tokens, hidden_size]` through the experts of `layer`; none where nobody reads what comes out.
     pub(super) fn mixture(
         &self,
         mixture: &Mixture<B::Tensor>,
         (layer, experts): (usize, &Experts),
         x: &B::Tensor,
         tap: &mut dyn Tap<B>,
-    ) -> Result<B::Tensor> {
+    ) -> Result<Option<B::Tensor>> {
         let [scores] = self.project([&mixture.router], x, tap)?;
         let shares = |per_token| -> Result<Vec<Share>> {
             let routing = Routing { per_token, weighting: experts.weighting };
@@ -29,12 +29,14 @@ impl<B: Backend> Pass<'_, B> {
         if widened > experts.per_token {
             let shares = shares(widened)?;
             tap.widened(layer, &counts(&shares))?;
-            for (expert, share) in mixture.experts.iter().zip(&shares) {
-                self.show(expert, share, x, tap)?;
-            }
+            self.show(mixture, &shares, x, tap)?;
         }
         let shares = shares(experts.per_token)?;
         tap.routed(layer, &counts(&shares))?;
+        if self.unread == Some(layer) {
+            self.show(mixture, &shares, x, tap)?;
+            return Ok(None);
+        }
         let shape = self.backend.shape(x).to_vec();
         let mut sum = self.backend.adopt(HostTensor::zeros(self.backend.dtype(x), shape)?)?;
         for (expert, share) in mixture.experts.iter().zip(&shares) {
@@ -44,24 +46,23 @@ impl<B: Backend> Pass<'_, B> {
                 self.backend.scatter_add(&mut sum, &output, share)?;
             }
         }
-        Ok(sum)
+        Ok(Some(sum))
     }
 
-    /// Shows the inputs of an expert's linears to the tap, and computes nothing that nobody sees.
+    /// Shows the inputs of experts' linears to the tap, and computes nothing that nobody sees.
     fn show(
         &self,
-        expert: &GatedMlp<B::Tensor>,
-        share: &Share,
+        mixture: &Mixture<B::Tensor>,
+        shares: &[Share],
         x: &B::Tensor,
         tap: &mut dyn Tap<B>,
     ) -> Result<()> {
-        if share.tokens.is_empty() {
-            return Ok(());
+        for (expert, share) in mixture.experts.iter().zip(shares) {
+            if !share.tokens.is_empty() {
+                self.show_gated(expert, &self.backend.gather(x, &share.tokens)?, tap)?;
+            }
         }
-        let own = self.backend.gather(x, &share.tokens)?;
-        let [gate, up] = self.project([&expert.gate, &expert.up], &own, tap)?;
-        let inner = self.backend.activate(&gate, &up, self.config.activation)?;
-        tap.input(self.backend, &[expert.down.module], &inner).map(drop)
+        Ok(())
     }
 }
 

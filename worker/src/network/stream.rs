@@ -83,6 +83,7 @@ pub struct Network<'a, B: Backend> {
     experts_ratio: Option<f64>,
     stage: Stage<'a>,
     streaming: Streaming,
+    is_end_read: bool,
 }
 
 /// Batches on their way through a stage, and who is told about it.
@@ -98,13 +99,27 @@ impl<'a, B: Backend> Network<'a, B> {
     /// Runs a model's weights on a backend.
     pub fn new(backend: &'a B, weights: &'a dyn Weights) -> Self {
         let stage = Stage::whole(weights.model());
-        Self { backend, weights, experts_ratio: None, stage, streaming: Streaming::LayerByLayer }
+        Self {
+            backend,
+            weights,
+            experts_ratio: None,
+            stage,
+            streaming: Streaming::LayerByLayer,
+            is_end_read: true,
+        }
     }
 
     /// Runs one rank's share only.
     #[must_use]
     pub fn on(self, stage: Stage<'a>, streaming: Streaming) -> Self {
         Self { stage, streaming, ..self }
+    }
+
+    /// Computes the last layer that is gone through as far as its linears read anything: what [`Network::run_from`] then returns is not what
+    /// comes behind it.
+    #[must_use]
+    pub fn without_end(self) -> Self {
+        Self { is_end_read: false, ..self }
     }
 
     /// Lets the tap see each token at the router's first `ratio` of all experts too, in (0, 1], before it sees it at those that the
@@ -172,6 +187,7 @@ impl<'a, B: Backend> Network<'a, B> {
             tables: &tables,
             length: samples.length,
             experts_ratio: self.experts_ratio,
+            unread: start.layers.clone().next_back().filter(|_| !self.is_end_read),
         };
         // Those behind may need what this rank has no use for any more.
         let is_asked = start.states.is_none() || self.stage.comm.size() > 1;

@@ -63,10 +63,7 @@ impl<'a> SourceWeights<'a> {
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {
-        let mapped = self.files.tensor(name)?;
-        let tensor = HostTensor::from_bytes(mapped.dtype, mapped.shape, mapped.bytes);
-        self.files.release(name);
-        tensor.map_err(|e| e.at(&self.model.folder).key(name))
+        self.files.hold(name).map_err(|e| e.at(&self.model.folder).key(name))
     }
 }
 

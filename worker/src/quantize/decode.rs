@@ -7,6 +7,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::codec::{fp8, integer, mx, nf4, nvfp4};
 use super::weight::runs;
+use crate::tensor::Held;
 use crate::tensor::dtype::Element;
 use crate::tensor::host::{HostTensor, StoredElement};
 
@@ -39,7 +40,7 @@ fn decode<E: Element + StoredElement>(
     if let Some(why) = format.misfit(shape[0], shape[1]) {
         return Err(Error::input(why));
     }
-    let mut values = E::zeros(shape[0] * shape[1]);
+    let mut values = Held::room(shape[0] * shape[1]);
     let source = Source { format, shape, parts };
     match format {
         Format::Fp8 => fp8::decode(source.codes()?, source.scalar("weight_scale")?, &mut values)?,
@@ -83,7 +84,7 @@ fn decode<E: Element + StoredElement>(
             return Err(Error::bug(format!("{format} is a format of activations, not of weights")));
         }
     }
-    HostTensor::new(shape, values)
+    HostTensor::of(shape, values)
 }
 
 /// The stored parts of one weight.

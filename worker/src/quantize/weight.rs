@@ -9,6 +9,7 @@ use super::codec::integer::{self, Range};
 use super::codec::{Runs, Source, amax, exported, fp8, mx, nf4, nvfp4};
 use super::simulate::{fine_count, fixed_scales, simulate_rows};
 use crate::tensor::host::{TensorView, for_each_dtype};
+use crate::tensor::room_for_bytes;
 
 /// A tensor to be stored: suffix on the module's name, little-endian bytes.
 pub type StoredBytes = (&'static str, Vec<u8>);
@@ -127,19 +128,19 @@ fn parts<E: Source>(
         Format::Fp8 => fp8_parts(elements, magnitudes),
         Format::Fp8Channel | Format::Fp8Block { .. } => {
             let scales = scales(elements, format, magnitudes);
-            let mut codes = vec![0u8; elements.len()];
+            let mut codes = room_for_bytes(elements.len());
             fp8::encode_scaled(elements, runs, &scales, &mut codes)?;
             Ok(vec![("weight", codes), ("weight_scale", floats(&scales))])
         }
         Format::Int8Channel => {
             let scales = scales(elements, format, magnitudes);
-            let mut codes = vec![0u8; elements.len()];
+            let mut codes = room_for_bytes(elements.len());
             integer::encode_rows(elements, shape[1], &scales, &mut codes);
             Ok(vec![("weight", codes), ("weight_scale", floats(&scales))])
         }
         Format::Int4 { .. } | Format::Int4Fp8 { .. } => {
             let scales = scales(elements, format, magnitudes);
-            let mut codes = vec![0u8; elements.len() / 2];
+            let mut codes = room_for_bytes(elements.len() / 2);
             integer::encode_row_pairs(elements, runs, &scales, &mut codes);
             let mut parts = vec![("weight", codes), ("weight_scale", floats(&scales))];
             if matches!(format, Format::Int4Fp8 { .. }) {
@@ -181,7 +182,7 @@ pub(super) fn floats(values: &[f32]) -> Vec<u8> {
 
 fn fp8_parts<E: Source>(elements: &[E], magnitudes: &Magnitudes) -> Result<Vec<StoredBytes>> {
     let encoder = fp8::Encoder::<E>::new(magnitudes.fine.first().copied().unwrap_or_default())?;
-    let mut codes = vec![0u8; elements.len()];
+    let mut codes = room_for_bytes(elements.len());
     encoder.encode(elements, &mut codes)?;
     Ok(vec![("weight", codes), ("weight_scale", floats(&[encoder.scale()]))])
 }
@@ -192,7 +193,7 @@ fn nvfp4_parts<E: Source>(
     (block, kind): (usize, Nvfp4Scales),
     magnitudes: &Magnitudes,
 ) -> Result<Vec<StoredBytes>> {
-    let mut codes = vec![0u8; elements.len() / 2];
+    let mut codes = room_for_bytes(elements.len() / 2);
     let mut scales = vec![0u8; elements.len() / block];
     let target = nvfp4::Encoded { codes: &mut codes, scales: &mut scales };
     let scale_2 = match fixed_scales(kind, magnitudes.tensor, block) {
@@ -216,7 +217,7 @@ pub(super) fn reach(format: Format) -> f32 {
 }
 
 fn mx_parts<E: Source, T: mx::MxElement>(elements: &[E]) -> Result<Vec<StoredBytes>> {
-    let mut codes = vec![0u8; elements.len() * T::STORED_BITS / 8];
+    let mut codes = room_for_bytes(elements.len() * T::STORED_BITS / 8);
     let mut scales = vec![0u8; elements.len() / mx::BLOCK];
     mx::encode::<E, T>(elements, mx::Encoded { codes: &mut codes, scales: &mut scales })?;
     Ok(vec![("weight", codes), ("weight_scale", scales)])

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qlaunch_shared::assign::{Assignment, Piece};
+use qlaunch_shared::assign::{Assignment, Needs, Piece};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{Level, NumericPath, SilentExperts};
 use qlaunch_shared::{Error, ErrorKind, Result};
@@ -240,6 +240,10 @@ fn show_rounded<B: Backend>(
 impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
     fn unseen(&self) -> Option<Vec<Piece>> {
         self.output.unseen()
+    }
+
+    fn sees(&self, module: usize) -> bool {
+        self.observer.needs(module) != Needs::default()
     }
 
     fn kept(&self) -> Option<&Kept<'a>> {

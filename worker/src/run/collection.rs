@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Assignment, Grouping, Piece, Resolved, resolve_with};
+use qlaunch_shared::assign::{Assignment, Grouping, Needs, Piece, Resolved, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, Quantize, TokenSource};
 use qlaunch_shared::store::{Aspect, Ground, Key, Observation, Origin, build_keys};
@@ -198,6 +198,10 @@ fn merge(total: &mut Wanted, own: Wanted) -> bool {
 impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
     fn unseen(&self) -> Option<Vec<Piece>> {
         Some(self.unseen.keys().copied().collect())
+    }
+
+    fn sees(&self, module: usize) -> bool {
+        self.observer.needs(module) != Needs::default()
     }
 
     fn kept(&self) -> Option<&Kept<'a>> {

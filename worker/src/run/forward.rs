@@ -17,6 +17,9 @@ pub(super) trait Watcher<'a, B: Backend>: Tap<B> {
     /// Pieces whose inputs are to be observed; none stands for all.
     fn unseen(&self) -> Option<Vec<Piece>>;
 
+    /// Whether the input of a linear is to be observed.
+    fn sees(&self, module: usize) -> bool;
+
     /// Where hidden states are kept, if anywhere.
     fn kept(&self) -> Option<&Kept<'a>>;
 
@@ -144,22 +147,28 @@ fn go<'a, B: Backend>(
     let looked = behind(start.done) * layers * pass.passes;
     let total = ((looked + behind(ahead) * stage.layers.len()) * samples.length) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
-    if watcher.kept().is_some() {
+    let keeps_states = watcher.kept().is_some();
+    if keeps_states {
         reporter.keep_layers();
     }
+    // The output head reads the final hidden states; few recipes ask for it.
+    let head = model.module("lm_head")?;
     let is_to_the_end = start.layers.end == stage.layers.end;
     let mut network = Network::new(backend, weights).on(stage.clone(), pass.streaming);
+    if stage.is_last() && !keeps_states && !(is_to_the_end && watcher.sees(head)) {
+        network = network.without_end();
+    }
     if let Some(ratio) = pass.experts_ratio {
         network = network.widen_experts(ratio);
     }
     let hidden = network.run_from(start, samples, pass.batch_size, watcher, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
-    // The output head reads the final hidden states; few recipes ask for it.
-    let head = model.module("lm_head")?;
     while stage.is_last() && is_to_the_end {
-        for batch in &network.norm(&hidden)? {
-            watcher.input(backend, &[head], batch)?;
+        if watcher.sees(head) {
+            for batch in &network.norm(&hidden)? {
+                watcher.input(backend, &[head], batch)?;
+            }
         }
         if !watcher.look_again(None)? {
             break;

@@ -4,27 +4,17 @@ use half::{bf16, f16};
 use qlaunch_shared::{Error, Result};
 
 use super::dtype::{DType, Element, round, widen};
-use super::pages::copy;
+use super::held::{Held, Pages, Unused};
 
-/// Elements that a host tensor owns.
-#[derive(Debug, PartialEq)]
+/// Elements of a host tensor.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Storage {
     /// 32-bit floats.
-    F32(Vec<f32>),
+    F32(Held<f32>),
     /// The upper halves of 32-bit floats.
-    BF16(Vec<bf16>),
+    BF16(Held<bf16>),
     /// IEEE half precision.
-    F16(Vec<f16>),
-}
-
-impl Clone for Storage {
-    fn clone(&self) -> Self {
-        match self {
-            Self::F32(elements) => Self::F32(copy(elements)),
-            Self::BF16(elements) => Self::BF16(copy(elements)),
-            Self::F16(elements) => Self::F16(copy(elements)),
-        }
-    }
+    F16(Held<f16>),
 }
 
 /// Elements that somebody else owns.
@@ -54,8 +44,10 @@ pub struct TensorView<'a> {
 
 /// A type whose slices a host tensor can hold; implemented for `f32`, `bf16` and `f16`.
 pub trait StoredElement: Element {
-    /// Wraps owned elements.
-    fn store(elements: Vec<Self>) -> Storage;
+    /// Wraps elements.
+    fn store(elements: Held<Self>) -> Storage;
+    /// Large buffers of this type that no tensor uses.
+    fn unused() -> &'static Unused<Self>;
     /// The elements, if they are of this type.
     fn borrow<'a>(elements: Elements<'a>) -> Option<&'a [Self]>;
     /// The elements for writing, if they are of this type.
@@ -65,8 +57,13 @@ pub trait StoredElement: Element {
 macro_rules! stored {
     ($($element:ty => $variant:ident),*) => {$(
         impl StoredElement for $element {
-            fn store(elements: Vec<Self>) -> Storage {
+            fn store(elements: Held<Self>) -> Storage {
                 Storage::$variant(elements)
+            }
+
+            fn unused() -> &'static Unused<Self> {
+                static UNUSED: Unused<$element> = Unused::new();
+                &UNUSED
             }
 
             fn borrow<'a>(elements: Elements<'a>) -> Option<&'a [Self]> {
@@ -107,6 +104,14 @@ impl HostTensor {
     /// # Errors
     /// The shape has another number of elements.
     pub fn new<E: StoredElement>(shape: impl Into<Vec<usize>>, elements: Vec<E>) -> Result<Self> {
+        Self::of(shape, Held::from(elements))
+    }
+
+    /// The same of elements that may lie in a mapped file.
+    ///
+    /// # Errors
+    /// The shape has another number of elements.
+    pub(crate) fn of<E: StoredElement>(shape: impl Into<Vec<usize>>, elements: Held<E>) -> Result<Self> {
         let shape = shape.into();
         check_length(&shape, elements.len())?;
         Ok(Self { shape, data: E::store(elements) })
@@ -120,9 +125,9 @@ impl HostTensor {
         let shape = shape.into();
         let length = shape.iter().product();
         let data = match dtype {
-            DType::F32 => Storage::F32(f32::zeros(length)),
-            DType::BF16 => Storage::BF16(bf16::zeros(length)),
-            DType::F16 => Storage::F16(f16::zeros(length)),
+            DType::F32 => f32::store(f32::zeros(length).into()),
+            DType::BF16 => bf16::store(bf16::zeros(length).into()),
+            DType::F16 => f16::store(f16::zeros(length).into()),
             other => return Err(no_model_dtype(other)),
         };
         Ok(Self { shape, data })
@@ -135,9 +140,9 @@ impl HostTensor {
     pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Self> {
         let shape = shape.into();
         let data = match dtype {
-            DType::F32 => Storage::F32(read(bytes, f32::from_le_bytes)),
-            DType::BF16 => Storage::BF16(read(bytes, bf16::from_le_bytes)),
-            DType::F16 => Storage::F16(read(bytes, f16::from_le_bytes)),
+            DType::F32 => f32::store(read(bytes, f32::from_le_bytes)),
+            DType::BF16 => bf16::store(read(bytes, bf16::from_le_bytes)),
+            DType::F16 => f16::store(read(bytes, f16::from_le_bytes)),
             other => return Err(no_model_dtype(other)),
         };
         check_length(&shape, for_each_dtype!(Storage, &data, elements => elements.len()))?;
@@ -147,6 +152,22 @@ impl HostTensor {
                 bytes.len()
             )));
         }
+        Ok(Self { shape, data })
+    }
+
+    /// A tensor where it lies in a mapped file; a copy where it is not aligned for its type there.
+    ///
+    /// # Errors
+    /// `dtype` is none that models compute in, or the pages do not fill the shape.
+    pub(super) fn mapped(dtype: DType, shape: Vec<usize>, pages: Pages) -> Result<Self> {
+        if TensorView::from_bytes(dtype, &shape, pages.bytes()).is_err() {
+            return Self::from_bytes(dtype, shape, pages.bytes());
+        }
+        let data = match dtype {
+            DType::F32 => f32::store(Held::mapped(pages)),
+            DType::BF16 => bf16::store(Held::mapped(pages)),
+            _ => f16::store(Held::mapped(pages)),
+        };
         Ok(Self { shape, data })
     }
 
@@ -260,9 +281,9 @@ impl<'a> TensorView<'a> {
     /// Copies the elements.
     pub fn to_owned(&self) -> HostTensor {
         let data = match self.elements {
-            Elements::F32(elements) => Storage::F32(copy(elements)),
-            Elements::BF16(elements) => Storage::BF16(copy(elements)),
-            Elements::F16(elements) => Storage::F16(copy(elements)),
+            Elements::F32(elements) => f32::store(Held::copy(elements)),
+            Elements::BF16(elements) => bf16::store(Held::copy(elements)),
+            Elements::F16(elements) => f16::store(Held::copy(elements)),
         };
         HostTensor { shape: self.shape.to_vec(), data }
     }
@@ -310,15 +331,15 @@ fn check_length(shape: &[usize], length: usize) -> Result<()> {
 }
 
 /// Converts little-endian elements of `N` bytes. Those that are aligned on a machine that reads them so are copied whole.
-fn read<const N: usize, E: StoredElement>(bytes: &[u8], convert: impl Fn([u8; N]) -> E) -> Vec<E> {
+fn read<const N: usize, E: StoredElement>(bytes: &[u8], convert: impl Fn([u8; N]) -> E) -> Held<E> {
     match cast::<E>(bytes, E::DTYPE) {
-        Ok(elements) => copy(elements),
-        Err(_) => bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect(),
+        Ok(elements) => Held::copy(elements),
+        Err(_) => bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect::<Vec<E>>().into(),
     }
 }
 
 /// Reads bytes as elements where they lie.
-fn cast<E: StoredElement>(bytes: &[u8], dtype: DType) -> Result<&[E]> {
+pub(super) fn cast<E: StoredElement>(bytes: &[u8], dtype: DType) -> Result<&[E]> {
     if cfg!(target_endian = "big") {
         return Err(Error::bug("mapped tensors can be borrowed on little-endian machines only"));
     }

@@ -1,12 +1,15 @@
 //! Mapped safetensors files of a checkpoint: tensors are borrowed from the page cache, and given back when done.
 
 use std::fs::File;
+use std::sync::Arc;
 
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 use qlaunch_shared::checkpoint::{CheckpointFiles, Header, TensorEntry};
 use qlaunch_shared::{Error, Result};
 
 use super::DType;
+use super::held::Pages;
+use super::host::HostTensor;
 
 /// A tensor where it lies in its file.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +27,7 @@ pub struct Mapped<'a> {
 pub struct MappedCheckpoint {
     files: CheckpointFiles,
     /// In the order of `files.headers`.
-    maps: Vec<Mmap>,
+    maps: Vec<Arc<Mmap>>,
 }
 
 impl MappedCheckpoint {
@@ -37,7 +40,7 @@ impl MappedCheckpoint {
         Ok(Self { files, maps })
     }
 
-    fn place(&self, name: &str) -> Result<(&TensorEntry, &Mmap)> {
+    fn place(&self, name: &str) -> Result<(&TensorEntry, &Arc<Mmap>)> {
         let tensor = self.files.tensor(name)?;
         let header = self.files.find(name).map(|(header, _)| header);
         let map = self
@@ -62,26 +65,29 @@ impl MappedCheckpoint {
         Ok(Mapped { dtype: tensor.dtype, shape: &tensor.shape, bytes })
     }
 
+    /// The tensor of this name as the forward pass computes with it: where it lies in its file, or copied if it is not aligned
+    /// there. Its pages are given back when nobody has it any more.
+    ///
+    /// # Errors
+    /// There is none, or models do not compute in its type.
+    pub fn hold(&self, name: &str) -> Result<HostTensor> {
+        let (tensor, map) = self.place(name)?;
+        let range = tensor.offset as usize..(tensor.offset + tensor.length) as usize;
+        let pages = Pages::new(map, range);
+        pages.populate();
+        HostTensor::mapped(tensor.dtype, tensor.shape.clone(), pages)
+    }
+
     /// Gives a tensor's pages back, so that resident memory stays at the tensors in use. Reading it again maps it again.
     pub fn release(&self, name: &str) {
-        let Ok((tensor, map)) = self.place(name) else { return };
-        let page = rustix::param::page_size();
-        // Pages shared with a neighbour may be in use.
-        let begin = (tensor.offset as usize).next_multiple_of(page);
-        let end = (tensor.offset + tensor.length) as usize / page * page;
-        if begin < end {
-            // SAFETY: the map is read-only and backed by a file: pages that are dropped are read again with the same
-            // content, so no reference into them changes.
-            let advised =
-                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
-            if let Err(error) = advised {
-                tracing::debug!("pages of `{name}` were not given back: {error}");
-            }
+        if let Ok((tensor, map)) = self.place(name) {
+            let begin = tensor.offset as usize;
+            drop(Pages::new(map, begin..begin + tensor.length as usize));
         }
     }
 }
 
-fn map(header: &Header) -> Result<Mmap> {
+fn map(header: &Header) -> Result<Arc<Mmap>> {
     let failed = |e: std::io::Error| Error::io("map the weights", &header.path, &e);
     let file = File::open(&header.path).map_err(failed)?;
     if file.metadata().map_err(failed)?.len() != header.file_length {
@@ -91,7 +97,7 @@ fn map(header: &Header) -> Result<Mmap> {
     }
     // SAFETY: the map is read-only. That nobody truncates a model while it is read is the caller's side of the bargain,
     // as with every program that maps weights.
-    unsafe { Mmap::map(&file) }.map_err(failed)
+    unsafe { Mmap::map(&file) }.map(Arc::new).map_err(failed)
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use qlaunch_shared::{Error, Result};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::direct::DirectFile;
+
 /// A tensor's place, and whether it is there.
 #[derive(Debug)]
 struct Slot {
@@ -21,10 +23,27 @@ struct Slot {
     written: AtomicBool,
 }
 
+/// A weight file.
+#[derive(Debug)]
+struct ShardFile {
+    path: PathBuf,
+    file: File,
+    /// The same past the page cache, where its system can do that.
+    direct: Option<DirectFile>,
+}
+
+impl ShardFile {
+    fn write(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        let done = self.direct.as_ref().map_or(0..0, |direct| direct.write_blocks(bytes, offset));
+        self.file.write_all_at(&bytes[..done.start], offset)?;
+        self.file.write_all_at(&bytes[done.end..], offset + done.end as u64)
+    }
+}
+
 /// Weight files whose tensors are written in any order.
 #[derive(Debug, Default)]
 pub struct ShardFiles {
-    files: Vec<(PathBuf, File)>,
+    files: Vec<ShardFile>,
     slots: HashMap<String, Slot>,
 }
 
@@ -63,7 +82,7 @@ impl ShardFiles {
 
     fn add(&mut self, path: PathBuf, file: File, planned: &Shard) {
         let shard = self.files.len();
-        self.files.push((path, file));
+        self.files.push(ShardFile { direct: DirectFile::open(&path), path, file });
         let slot = |tensor: &TensorEntry| {
             let (offset, length) = (tensor.offset, tensor.length);
             (tensor.name.clone(), Slot { shard, offset, length, written: AtomicBool::new(false) })
@@ -76,7 +95,7 @@ impl ShardFiles {
     /// # Errors
     /// The disk fails.
     pub fn sync(&self) -> Result<Vec<String>> {
-        for (path, file) in &self.files {
+        for ShardFile { path, file, .. } in &self.files {
             file.sync_all().map_err(|e| Error::io("write the weights", path, &e))?;
         }
         let written = self.slots.iter().filter(|(_, slot)| slot.written.load(Ordering::Relaxed));
@@ -107,8 +126,8 @@ impl ShardFiles {
         if slot.written.swap(true, Ordering::Relaxed) {
             return Err(Error::bug("the tensor was written twice").key(name));
         }
-        let (path, file) = &self.files[slot.shard];
-        file.write_all_at(bytes, slot.offset).map_err(|e| Error::io("write the weights", path, &e))
+        let shard = &self.files[slot.shard];
+        shard.write(bytes, slot.offset).map_err(|e| Error::io("write the weights", &shard.path, &e))
     }
 
     /// Checks that every tensor was written.
@@ -124,7 +143,7 @@ impl ShardFiles {
 
     /// Names of the files.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
-        self.files.iter().filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()))
+        self.files.iter().filter_map(|shard| Some(shard.path.file_name()?.to_string_lossy().into_owned()))
     }
 }
 

@@ -250,6 +250,36 @@ mod tests {
     }
 
     #[test]
+    fn large_tensors_at_odd_places_read_back() {
+        let lengths = [5, (9 << 20) + 4099, 3, 1 << 20, (2 << 20) + 1];
+        let names = ["a", "b", "c", "d", "e"];
+        let tensors = names.iter().zip(lengths);
+        let tensors: Vec<PlannedTensor> = tensors
+            .map(|(name, length)| PlannedTensor {
+                name: (*name).to_owned(),
+                dtype: DType::U8,
+                shape: vec![length],
+            })
+            .collect();
+        let bytes = |length: usize, seed: usize| -> Vec<u8> {
+            (0..length).map(|at| (at * 31 + at / 4096 + seed) as u8).collect()
+        };
+        // Beside the sources, since temporary folders are often in memory.
+        let work = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let out = work.path().join("out");
+        let writer =
+            Writer::create(&out, &Layout::plan(&tensors, u64::MAX, &BTreeMap::new()).unwrap()).unwrap();
+        for (seed, (name, length)) in names.iter().zip(lengths).enumerate().rev() {
+            writer.shards.write(name, &bytes(length, seed)).unwrap();
+        }
+        writer.publish().unwrap();
+        let mapped = super::super::MappedCheckpoint::open(CheckpointFiles::open(&out).unwrap()).unwrap();
+        for (seed, (name, length)) in names.iter().zip(lengths).enumerate() {
+            assert!(mapped.tensor(name).unwrap().bytes == bytes(length, seed), "{name}");
+        }
+    }
+
+    #[test]
     fn an_unfinished_checkpoint_leaves_nothing() {
         let work = tempfile::tempdir().unwrap();
         let out = work.path().join("out");

@@ -14,7 +14,7 @@ use super::softmax::{largest, rescale, weights, write_quotients};
 use crate::ops::backend::AttentionShape;
 use crate::tensor::simd::InstructionSet;
 
-/// Keys of a block, as in torch's CPU kernel; every kernel's block of `k` divides it.
+/// Keys of a block, as in torch's CPU kernel; no cut of `k` falls inside of it unless it divides it.
 pub(super) const KEY_BLOCK: usize = 512;
 /// Rows of a tile, at most.
 const TILE_ROWS: usize = 64;

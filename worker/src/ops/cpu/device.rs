@@ -19,8 +19,8 @@ use crate::ops::backend::{
 };
 use crate::ops::operands;
 use crate::ops::routing::{Routes, Routing, Share};
-use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView, for_each_dtype};
+use crate::tensor::{DType, Held};
 
 /// Elements that one thread takes at a time in operations without matrix products.
 const STRETCH: usize = 1 << 15;
@@ -59,13 +59,13 @@ impl CpuBackend {
         let (n, k) = operands::linear(x, layer.weight, layer.bias)?;
         let bias = layer.bias.map(|bias| typed::<E>("linear", bias)).transpose()?;
         let product = Product { x: typed::<E>("linear", x)?, w: typed("linear", layer.weight)?, bias, k };
-        let mut out = E::zeros(product.x.len() / k * n);
+        let mut out = Held::room(product.x.len() / k * n);
         self.multiply(product, &mut out);
         let mut shape = x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
-        HostTensor::new(shape, out)
+        HostTensor::of(shape, out)
     }
 
     /// Multiplies on this backend's threads with its path's kernel.
@@ -74,13 +74,13 @@ impl CpuBackend {
         self.threads.install(|| E::with_kernel(self.path, work));
     }
 
-    fn rms_norm_of<E: ModelElement>(&self, x: &[E], weight: &HostTensor, eps: f32) -> Result<Vec<E>> {
+    fn rms_norm_of<E: ModelElement>(&self, x: &[E], weight: &HostTensor, eps: f32) -> Result<Held<E>> {
         let weight = typed::<E>("rms_norm", weight)?;
         if weight.is_empty() || !x.len().is_multiple_of(weight.len()) {
             let sizes = format!("{} elements are no whole number of runs of {}", x.len(), weight.len());
             return Err(operands::misfit("rms_norm", sizes));
         }
-        let mut out = E::zeros(x.len());
+        let mut out = Held::room(x.len());
         let stretch = (STRETCH / weight.len()).max(1) * weight.len();
         let set = instruction_set(self.path);
         self.threads.install(|| {
@@ -100,8 +100,8 @@ impl CpuBackend {
         });
     }
 
-    fn attention_of<E: ModelElement>(&self, q: &[E], k: &[E], v: &[E], shape: &AttentionShape) -> Vec<E> {
-        let mut out = E::zeros(q.len());
+    fn attention_of<E: ModelElement>(&self, q: &[E], k: &[E], v: &[E], shape: &AttentionShape) -> Held<E> {
+        let mut out = Held::room(q.len());
         let (scratch, set) = (&self.scratch, instruction_set(self.path));
         let work = Attention { q, k, v, shape: *shape, out: &mut out, scratch, set };
         self.threads.install(|| E::with_kernel(self.path, work));
@@ -259,7 +259,7 @@ impl Backend for CpuBackend {
 
     fn rms_norm(&self, x: &HostTensor, weight: &HostTensor, eps: f32) -> Result<HostTensor> {
         for_each_dtype!(Storage, x.storage(), elements => {
-            HostTensor::new(x.shape(), self.rms_norm_of(elements, weight, eps)?)
+            HostTensor::of(x.shape(), self.rms_norm_of(elements, weight, eps)?)
         })
     }
 
@@ -288,22 +288,22 @@ impl Backend for CpuBackend {
         operands::attention(q, k, v, shape)?;
         for_each_dtype!(Storage, q.storage(), elements => {
             let (k, v) = (typed("attention", k)?, typed("attention", v)?);
-            HostTensor::new(q.shape(), self.attention_of(elements, k, v, shape))
+            HostTensor::of(q.shape(), self.attention_of(elements, k, v, shape))
         })
     }
 
     fn activate(&self, gate: &HostTensor, up: &HostTensor, activation: Activation) -> Result<HostTensor> {
         operands::same_shape("activate", gate, up)?;
         let set = instruction_set(self.path);
-        let mut out = gate.clone();
-        for_each_dtype!(Storage, out.storage_mut(), elements => {
-            let up = typed("activate", up)?;
+        for_each_dtype!(Storage, gate.storage(), elements => {
+            let (up, mut out) = (typed("activate", up)?, Held::room(elements.len()));
             self.threads.install(|| {
-                let pairs = elements.par_chunks_mut(STRETCH).zip(up.par_chunks(STRETCH));
-                pairs.for_each(|(gate, up)| elementwise::activate(set, gate, up, activation));
+                let inputs = elements.par_chunks(STRETCH).zip(up.par_chunks(STRETCH));
+                let parts = inputs.zip(out.par_chunks_mut(STRETCH));
+                parts.for_each(|(inputs, out)| elementwise::activate(set, inputs, activation, out));
             });
-        });
-        Ok(out)
+            HostTensor::of(gate.shape(), out)
+        })
     }
 
     fn add(&self, sum: &mut HostTensor, other: &HostTensor) -> Result<()> {

@@ -6,12 +6,12 @@ use crate::tensor::dtype::Element;
 use crate::tensor::simd::dispatched;
 
 dispatched! {
-    /// `gate[i] = round(round(activation(gate[i])) · up[i])`.
-    pub(super) fn activate<E: Element>(gate: &mut [E], up: &[E], activation: Activation) {
+    /// `out[i] = round(round(activation(gate[i])) · up[i])`, with the gate first of the inputs.
+    pub(super) fn activate<E: Element>(inputs: (&[E], &[E]), activation: Activation, out: &mut [E]) {
         match activation {
-            Activation::Silu => apply(gate, up, silu),
-            Activation::Gelu => apply(gate, up, gelu),
-            Activation::GeluTanh => apply(gate, up, gelu_tanh),
+            Activation::Silu => apply(inputs, silu, out),
+            Activation::Gelu => apply(inputs, gelu, out),
+            Activation::GeluTanh => apply(inputs, gelu_tanh, out),
         }
     }
 }
@@ -26,10 +26,10 @@ dispatched! {
 }
 
 #[inline(always)]
-fn apply<E: Element>(gate: &mut [E], up: &[E], activation: impl Fn(f32) -> f32) {
-    for (gate, up) in gate.iter_mut().zip(up) {
+fn apply<E: Element>((gate, up): (&[E], &[E]), activation: impl Fn(f32) -> f32, out: &mut [E]) {
+    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
         let activated = E::from_f32(activation(gate.to_f32()));
-        *gate = E::from_f32(activated.to_f32() * up.to_f32());
+        *out = E::from_f32(activated.to_f32() * up.to_f32());
     }
 }
 

@@ -1,16 +1,14 @@
 //! The bf16 kernel of AVX512-BF16: `VDPBF16PS` adds two products to each of 16 sums.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use half::bf16;
 
 use super::kernel::{MicroKernel, PackedElement, checked_groups};
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// Lanes of a register.
 const LANES: usize = 16;
 /// With two registers of columns, 28 of the 32 registers hold sums.
@@ -35,37 +33,19 @@ impl MicroKernel for Avx512Bf16 {
 
     #[inline(always)]
     fn accumulate(self, left: &[bf16], right: &[bf16], sums: &mut [f32], stride: usize) {
-        self.accumulate_ahead(left, right, &[], (sums, stride));
-    }
-
-    #[inline(always)]
-    fn accumulate_ahead(
-        self,
-        left: &[bf16],
-        right: &[bf16],
-        next: &[bf16],
-        (sums, stride): (&mut [f32], usize),
-    ) {
         let groups = checked_groups::<Self>(left, right, sums, stride);
-        let next = (next.as_ptr().cast(), size_of_val(next) / LINE);
         // SAFETY: `detect` found the instructions; `checked_groups` found the slices long enough for every access.
         unsafe {
-            accumulate(groups, left.as_ptr().cast(), right.as_ptr().cast(), (sums.as_mut_ptr(), stride), next)
+            accumulate(groups, left.as_ptr().cast(), right.as_ptr().cast(), (sums.as_mut_ptr(), stride))
         }
     }
 }
 
 /// # Safety
 /// `left` holds `ROWS` rows of `STRIDE / 2` pairs, `right` holds `groups` pairs of registers, and `sums` a tile
-/// whose rows are its second part apart. What is asked for ahead is a hint, for which no address is wrong.
+/// whose rows are its second part apart.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn accumulate(
-    groups: usize,
-    left: *const i32,
-    right: *const __m512i,
-    sums: (*mut f32, usize),
-    (next, lines): (*const i8, usize),
-) {
+unsafe fn accumulate(groups: usize, left: *const i32, right: *const __m512i, sums: (*mut f32, usize)) {
     const STRIDE: usize = bf16::STRIDE / 2;
     let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
     for (row, tile) in tile.iter_mut().enumerate() {
@@ -75,10 +55,6 @@ unsafe fn accumulate(
         }
     }
     for group in 0..groups {
-        if group < lines {
-            // The next columns wait in the second-level cache: the first has no room for them yet.
-            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(group * LINE));
-        }
         // SAFETY: `group` is less than `groups`.
         let columns = unsafe { [load(right.add(2 * group)), load(right.add(2 * group + 1))] };
         for (row, tile) in tile.iter_mut().enumerate() {

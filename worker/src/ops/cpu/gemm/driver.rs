@@ -15,8 +15,9 @@ use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Bytes of packed columns that are made at a time; all rows are read again for each such block.
 const RIGHT_BYTES: usize = 32 << 20;
-/// Bytes of packed rows that one thread works on: half of a second-level cache.
-const LEFT_BYTES: usize = 512 << 10;
+/// Bytes of packed rows that one thread works on. More than a second-level cache is no loss: rows are read in order, and each
+/// panel of columns serves more of them.
+const LEFT_BYTES: usize = 1280 << 10;
 /// Panels of rows that one thread works on at most: enough for each panel of columns to pay for its way from memory.
 const LARGEST_TASK: usize = 8;
 /// Tasks for each thread, so that no thread waits long for the last one.
@@ -92,15 +93,6 @@ impl<K: MicroKernel, E: Element> Task<'_, K, E>
 where
     K::Packed: PackFrom<E>,
 {
-    /// The packed columns that are read after one block of `k` of a panel: as many as a block has, or what there is.
-    fn behind(&self, panel: usize, block: usize) -> &[K::Packed] {
-        let length = K::Packed::BLOCK * K::COLUMNS;
-        let begin = (panel * self.layout.panel_length() + (block + 1) * length)
-            .min((panel + 1) * self.layout.panel_length());
-        let rest = self.right.get(begin..).unwrap_or_default();
-        &rest[..rest.len().min(length)]
-    }
-
     /// Computes the block's columns of the rows that `out`, `width` wide, holds.
     fn run(&self, first_row: usize, out: &mut [E], width: usize) {
         let rows = out.len() / width;
@@ -111,12 +103,9 @@ where
         for (panel, right) in self.right.chunks(self.layout.panel_length()).enumerate() {
             sums.fill(0.0);
             for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
-                let next = self.behind(panel, block);
-                let share = next.len().div_ceil(rows.div_ceil(K::ROWS));
                 for (row_panel, sums) in sums.chunks_mut(K::ROWS * K::COLUMNS).enumerate() {
                     let left = layout.block::<K>(&left, row_panel, block);
-                    let next = next.chunks(share.max(1)).nth(row_panel).unwrap_or_default();
-                    self.kernel.accumulate_ahead(left, right, next, (sums, K::COLUMNS));
+                    self.kernel.accumulate(left, right, sums, K::COLUMNS);
                 }
             }
             let first = panel * K::COLUMNS;

@@ -8,8 +8,9 @@ use crate::ops::cpu::scratch::PlainElement;
 use crate::tensor::dtype::Element;
 use qlaunch_shared::protocol::NumericPath;
 
-/// Bytes of one row of a left panel between two cuts of `k`: a tile's operands then fit into a 32 KiB first-level cache.
-const BLOCK_BYTES: usize = 1024;
+/// Bytes of one row of a left panel between two cuts of `k`. A tile's sums are loaded and stored again at each cut, which costs
+/// more than what larger operands lose in the first-level cache.
+const BLOCK_BYTES: usize = 2048;
 
 /// Bytes from one row of a left panel to the next: a cache line more than the row, since rows at a multiple of 4 KiB
 /// would all compete for the same few places of the cache.
@@ -26,10 +27,21 @@ pub(crate) trait PackedElement: PlainElement {
 impl PackedElement for f32 {}
 impl PackedElement for half::bf16 {}
 
+/// Columns whose pairs are packed at once.
+pub(super) const SQUARE: usize = 8;
+
 /// Packs an element of a tensor; exact.
 pub(crate) trait PackFrom<E>: PackedElement {
     /// The same value.
     fn pack_from(element: E) -> Self;
+
+    /// Packs pairs of neighbouring columns at once, those of one place of `k` side by side and `distance` from those of the last,
+    /// where types and CPU allow it; returns how many elements of each column are done.
+    #[inline(always)]
+    fn pack_pairs(columns: [&[E]; SQUARE], packed: &mut [Self], distance: usize) -> usize {
+        let _ = (columns, packed, distance);
+        0
+    }
 }
 
 impl<E: Element> PackFrom<E> for f32 {
@@ -43,6 +55,12 @@ impl PackFrom<half::bf16> for half::bf16 {
     #[inline(always)]
     fn pack_from(element: half::bf16) -> Self {
         element
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn pack_pairs(columns: [&[Self]; SQUARE], packed: &mut [Self], distance: usize) -> usize {
+        super::turn::turn_pairs(columns, packed, distance)
     }
 }
 
@@ -65,23 +83,6 @@ pub(crate) trait MicroKernel: Copy + Send + Sync + 'static {
     /// # Panics
     /// A slice is too short for the tile.
     fn accumulate(self, left: &[Self::Packed], right: &[Self::Packed], sums: &mut [f32], stride: usize);
-
-    /// The same, and may ask for `next`, which is to be read soon: the hardware's own prefetch ends at every page, and weights
-    /// come from memory.
-    ///
-    /// # Panics
-    /// A slice is too short for the tile.
-    #[inline(always)]
-    fn accumulate_ahead(
-        self,
-        left: &[Self::Packed],
-        right: &[Self::Packed],
-        next: &[Self::Packed],
-        (sums, stride): (&mut [f32], usize),
-    ) {
-        let _ = next;
-        self.accumulate(left, right, sums, stride);
-    }
 }
 
 /// Checks a kernel's operands and returns the number of groups of `k`.

@@ -11,6 +11,8 @@ mod gram;
 mod kernel;
 mod pack;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod turn;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;

@@ -4,7 +4,7 @@
 //! `COLUMNS` columns: for each group of `k`, the group's elements of the first column, of the second, and so on.
 //! Missing rows, columns and elements of a group are zeros: their products go to sums that nobody reads, or add zero.
 
-use super::kernel::{MicroKernel, PackFrom, PackedElement};
+use super::kernel::{MicroKernel, PackFrom, PackedElement, SQUARE};
 use crate::tensor::dtype::Element;
 
 /// Rows of a larger row-major matrix: `rows` of them, `stride` apart, `columns` wide.
@@ -150,20 +150,41 @@ impl RightLayout {
         }
         for start in (0..source.columns).step_by(STRETCH) {
             let stretch = (source.columns - start).min(STRETCH);
-            for column in 0..columns {
-                let elements = &source.row(first + column)[start..][..stretch];
-                let mut targets = packed[start * K::COLUMNS..].chunks_exact_mut(K::COLUMNS * K::GROUP);
-                let groups = elements.chunks_exact(K::GROUP);
-                let rest = groups.remainder();
-                for (group, target) in groups.zip(&mut targets) {
-                    for (i, element) in group.iter().enumerate() {
-                        target[column * K::GROUP + i] = K::Packed::pack_from(*element);
-                    }
+            for square in (0..columns).step_by(SQUARE) {
+                let row = |column: usize| &source.row(first + column)[start..][..stretch];
+                let mut done = 0;
+                if K::GROUP == 2 && square + SQUARE <= columns {
+                    let rows = std::array::from_fn(|column| row(square + column));
+                    let packed = &mut packed[start * K::COLUMNS + square * K::GROUP..];
+                    done = K::Packed::pack_pairs(rows, packed, K::COLUMNS * K::GROUP);
                 }
-                if let Some((element, target)) = rest.first().zip(targets.next()) {
-                    target[column * K::GROUP] = K::Packed::pack_from(*element);
+                for column in square..(square + SQUARE).min(columns) {
+                    Self::pack_column::<K, E>(
+                        &row(column)[done..],
+                        column,
+                        &mut packed[(start + done) * K::COLUMNS..],
+                    );
                 }
             }
+        }
+    }
+
+    /// Packs some elements of one column.
+    #[inline(always)]
+    fn pack_column<K: MicroKernel, E: Copy>(elements: &[E], column: usize, packed: &mut [K::Packed])
+    where
+        K::Packed: PackFrom<E>,
+    {
+        let mut targets = packed.chunks_exact_mut(K::COLUMNS * K::GROUP);
+        let groups = elements.chunks_exact(K::GROUP);
+        let rest = groups.remainder();
+        for (group, target) in groups.zip(&mut targets) {
+            for (i, element) in group.iter().enumerate() {
+                target[column * K::GROUP + i] = K::Packed::pack_from(*element);
+            }
+        }
+        if let Some((element, target)) = rest.first().zip(targets.next()) {
+            target[column * K::GROUP] = K::Packed::pack_from(*element);
         }
     }
 
