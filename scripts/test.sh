@@ -64,9 +64,9 @@ deny() {
     cargo deny --log-level error check licenses bans sources
 }
 
-# Sixty seconds for each fuzz target, five minutes with --full.
+# Thirty seconds for each fuzz target, five minutes with --full.
 fuzz() {
-    local seconds=60
+    local seconds=30
     [ "$full" != --full ] || seconds=300
     tests/fuzz/run.sh "$seconds"
 }
