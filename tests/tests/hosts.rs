@@ -109,12 +109,15 @@ fn the_candidates_of_a_host_that_is_cut_off_move_and_its_zombies_harm_nothing() 
         let moved = if on(FP8) == cut { FP8 } else { NVFP4 };
         assert_eq!(on(moved), cut);
         project.wait_for_phase(moved, "1", "evaluate");
+        // However fast it is: it sleeps until nobody waits for it any more.
+        hosts.on(cut, "pkill -STOP qlaunch-worker");
         hosts.cut(cut);
         assert_eq!(running.finish(), 0, "{}", running.said());
         assert!(running.said().contains(&format!("the host `{cut}` does not answer")), "{}", running.said());
         let accepted = project.wait_for("accepted", moved);
         // The other host may have been busy for a while.
         assert!(accepted["entry"]["attempt"].as_u64() > Some(1), "cut off: {cut}");
+        hosts.on(cut, "pkill -CONT qlaunch-worker");
         // Nobody has told the zombie: it comes to its end, in a folder that does not count any more.
         let zombie = project.site().join(moved).join("attempts/1");
         wait("the zombie's end", || zombie.join("outcome.json").exists().then_some(()));
