@@ -38,6 +38,8 @@ LINES = [
     *(Line("search", model, recipe, True) for model in ("tiny-llama", "llama-100m") for recipe in SEARCH_RECIPES),
     *(Line("moe", "qwen3-moe", recipe, True) for recipe in MAX_RECIPES),
 ]
+# Tokens that every calibration sees, by both programs.
+TOKENS = 8192
 # What a line of kind `moe` is set against: the same arithmetic for a token without experts.
 DENSE = "qwen3-dense"
 # Samples that ModelOpt takes at once: 1 keeps its peak memory at its lowest where memory is compared.

@@ -1,7 +1,7 @@
 """Makes checkpoints by ModelOpt on one thread, one for each line of standard input; answers each with a line of JSON.
 
-A line is {"model", "recipe", "tokens", "batch", "out"}: `recipe` is a preset of ModelOpt's library, a recipe of it
-(`general/ptq/…`) or a file; `tokens` an .npy file, or null for a recipe without a forward pass.
+A line is {"model", "recipe", "tokens", "samples", "batch", "out"}: `recipe` is a preset of ModelOpt's library, a recipe of it
+(`general/ptq/…`) or a file; `tokens` an .npy file of which so many samples are taken, or null for a recipe without a forward pass.
 ModelOpt is imported once. Every job is a fork of the process that did so, so that its CPU-seconds hold no imports and
 its peak memory is its own (somewhat below that of a fresh process: libraries that it does not touch are not counted).
 """
@@ -39,11 +39,11 @@ def configuration(recipe):
     return preset.model_dump(exclude_unset=True)
 
 
-def forward_loop(tokens, batch):
+def forward_loop(tokens, samples, batch):
     """What `mtq.quantize` calls to calibrate; none for a recipe without a forward pass."""
     if tokens is None:
         return None
-    ids = torch.from_numpy(np.load(tokens).astype(np.int64))
+    ids = torch.from_numpy(np.load(tokens)[:samples].astype(np.int64))
 
     def run(model):
         with torch.no_grad():
@@ -64,7 +64,7 @@ def make(job):
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16).eval()
     model.config.use_cache = False
     mark("load")
-    model = mtq.quantize(model, configuration(job["recipe"]), forward_loop(job["tokens"], job["batch"]))
+    model = mtq.quantize(model, configuration(job["recipe"]), forward_loop(job["tokens"], job["samples"], job["batch"]))
     mark("quantize")
     export_hf_checkpoint(model, export_dir=job["out"])
     mark("export")

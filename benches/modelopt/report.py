@@ -1,6 +1,7 @@
 """What the bench found, as a JSON file and as a table for people."""
 
 import json
+import math
 import os
 import platform
 
@@ -21,7 +22,8 @@ def cpu_name():
 def header(options):
     """The file's beginning. With `--only`, the lines of the file as it is stay."""
     results = {
-        "what": "qlaunch against NVIDIA ModelOpt, source model to checkpoint, 1 thread each, in turn; CPU-seconds of "
+        "what": "qlaunch against NVIDIA ModelOpt, source model to checkpoint (without digests, which ModelOpt writes none of), "
+                "calibrated on 8192 tokens, 1 thread each, in turn; CPU-seconds of "
                 "all processes without ModelOpt's imports, peak_mib of the largest process; a load average above 1 "
                 "says that the machine was shared",
         "cpu": cpu_name(), "cores": os.cpu_count(), "quick": options.quick, "versions": {},
@@ -42,6 +44,10 @@ def save(results, path):
     os.replace(f"{path}.part", path)
 
 
+def line_target(found):
+    return float(found["target"].removeprefix("≥ ")) if found["target"].startswith("≥") else -math.inf
+
+
 def rows(results, names):
     for name in names:
         line = results["lines"][name]
@@ -51,7 +57,9 @@ def rows(results, names):
         other = line.get("modelopt") or line["dense"]
         figures = [f"{line['qlaunch']['cpu_s']:.2f}", f"{other['cpu_s']:.2f}"]
         for found in line["checks"]:
-            verdict = "met" if found["met"] else "MISSED"
+            most = line.get("most_times_fewer", math.inf)
+            unreachable = f"; one pass over the data allows at most {most:g}" if most < line_target(found) else ""
+            verdict = "met" if found["met"] else f"MISSED{unreachable}"
             yield [name, *figures, f"{found['value']:.2f} {found['what']}", found["target"], verdict]
             name, figures = "", ["", ""]
 

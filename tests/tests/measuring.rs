@@ -102,19 +102,21 @@ fn a_text_is_tokenized_once() {
     assert_eq!(of_step(&store, "tokens").count(), 4, "other text, other tokens");
 }
 
-/// SIGUSR2 while layers are measured: each attempt goes on behind the layers of those before, and a kill costs one layer.
+/// SIGUSR2 while layers are measured: each attempt goes on behind the layers of those before, and a kill costs one layer; of
+/// several ranks, behind the groups of batches that left the last of them.
 #[test]
 fn a_measurement_that_is_stopped_goes_on() {
-    for (signal, code) in [("USR2", Some(85)), ("KILL", None)] {
+    let two = &["--ranks", "2"][..];
+    for (signal, code, flags) in [("USR2", Some(85), &[][..]), ("KILL", None, &[]), ("KILL", None, two)] {
         let work = tempfile::tempdir().unwrap();
         let store = work.path().join("store");
         let mut job = WorkerJob::with_store(&tiny_llama(), RECIPE, Some(&work.path().join("calm")));
-        let expected = figures(&job.run(&[]));
+        let expected = figures(&job.run(flags));
         let mut job = WorkerJob::with_store(&tiny_llama(), RECIPE, Some(&store));
         let mut left = Vec::new();
         let done = loop {
             let attempt = job.attempt();
-            let mut child = job.start(&attempt, &[]);
+            let mut child = job.start(&attempt, flags);
             let kept = |store: &Path| -> Vec<PathBuf> { of_step(store, "hidden").collect() };
             let mut told = left.len() >= 4;
             let mut before = None;
@@ -139,11 +141,11 @@ fn a_measurement_that_is_stopped_goes_on() {
             if status.success() {
                 break attempt;
             }
-            assert_eq!(status.code(), code, "SIG{signal}");
+            assert_eq!(status.code(), code, "SIG{signal} {flags:?}");
         };
-        assert!(left.len() > 1, "SIG{signal}: it was never stopped");
+        assert!(left.len() > 1, "SIG{signal} {flags:?}: it was never stopped");
         assert!(left.is_sorted_by(|before, after| before > after), "each begins further ahead: {left:?}");
-        assert_eq!(figures(&done), expected, "SIG{signal}");
-        assert_eq!(of_step(&store, "hidden").count(), 0, "SIG{signal}: hidden states stay");
+        assert_eq!(figures(&done), expected, "SIG{signal} {flags:?}");
+        assert_eq!(of_step(&store, "hidden").count(), 0, "SIG{signal} {flags:?}: hidden states stay");
     }
 }

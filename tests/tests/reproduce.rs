@@ -81,6 +81,39 @@ fn what_was_changed_is_named() {
     assert_eq!(differing, [Some(names[1]), Some(names[0])], "{told:#}");
 }
 
+/// A checkpoint that was made without a store has a digest of each tensor, whichever rank wrote it.
+#[test]
+fn every_tensor_is_held_against_its_digest() {
+    let verify = |checkpoint: &Path| {
+        let mut command = qlaunch(checkpoint.parent().unwrap());
+        command.arg("verify").arg(checkpoint).args(["--format", "json"]);
+        finish(command)
+    };
+    let work = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [alone, two] = [("1", &work[0]), ("2", &work[1])].map(|(ranks, work)| {
+        let flags = ["--ranks", ranks, "--max-shard-size", "2MB"];
+        made(work.path(), &tiny_llama(), "general/ptq/nvfp4_default-kv_fp8", &flags)
+    });
+    let build = |checkpoint: &Path| fs::read_to_string(checkpoint.join("build.json")).unwrap();
+    assert_eq!(build(&alone), build(&two));
+    let told = verify(&two).json();
+    assert!(told["tensors"].as_u64().unwrap() > 200 && told["damages"] == serde_json::json!([]), "{told:#}");
+    let name = "model.layers.3.mlp.up_proj.weight";
+    tamper(&two, name);
+    let call = verify(&two);
+    call.assert_code(10);
+    let told: serde_json::Value = serde_json::from_str(&call.stdout).unwrap();
+    assert_eq!(told["damages"].as_array().unwrap().len(), 1, "{told:#}");
+    assert_eq!(told["damages"][0]["piece"], name);
+    let without = made(
+        &work[0].path().join("other"),
+        &tiny_llama(),
+        "general/ptq/fp8_default-kv_fp8",
+        &["--no-digests"],
+    );
+    verify(&without).assert_refused(3, &["does not say", "--no-digests"]);
+}
+
 #[test]
 fn what_cannot_be_made_again_says_what_is_missing() {
     let work = tempfile::tempdir().unwrap();

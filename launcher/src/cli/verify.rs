@@ -1,4 +1,4 @@
-//! `qlaunch verify`: holds every weight file of a checkpoint against the digest that it was made with.
+//! `qlaunch verify`: holds every weight file or tensor of a checkpoint against the digest that it was made with.
 
 use std::path::PathBuf;
 
@@ -22,22 +22,23 @@ pub fn run(args: &VerifyArgs, context: &mut Context) -> Result<u8> {
     let folder = context.around.project.join(&args.checkpoint);
     let assembly = Assembly::read(&folder)?;
     context.screen.say(&format!("reading {}", bytes(assembly.bytes())));
-    let damages = assembly.damages(&folder, &mut |_| ());
+    let damages = assembly.damages(&folder, &mut |_| ())?;
     let files = assembly.files().count();
     if context.screen.json {
         context.screen.document(&json!({
             "version": 1, "checkpoint": folder, "pieces": assembly.pieces.len(), "files": files,
-            "bytes": assembly.bytes(), "damages": damages,
+            "tensors": assembly.tensors.len(), "bytes": assembly.bytes(), "damages": damages,
         }))?;
     } else {
         for damage in &damages {
             context.screen.data(&format!("{} ({}): {}", damage.file.display(), damage.piece, damage.why))?;
         }
         if damages.is_empty() {
-            let pieces = assembly.pieces.len();
-            let text =
-                format!("{files} files of {pieces} pieces are what was made, {}", bytes(assembly.bytes()));
-            context.screen.data(&text)?;
+            let what = match assembly.tensors.len() {
+                0 => format!("{files} files of {} pieces", assembly.pieces.len()),
+                tensors => format!("{tensors} tensors"),
+            };
+            context.screen.data(&format!("{what} are what was made, {}", bytes(assembly.bytes())))?;
         }
     }
     Ok(if damages.is_empty() { 0 } else { ErrorKind::Gate.exit_code() })

@@ -172,8 +172,15 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     let silent_experts = calibration.and_then(|data| data.silent_experts).unwrap_or_default();
     let calibration = calibration.map(Data::tokens).map(absolute_tokens).transpose()?;
     let name = Some(recipe.name.clone());
-    let quantize =
-        Quantize { recipe, mixed_groups, silent_experts, calibration, out: None, shard_bytes: SHARD_BYTES };
+    let quantize = Quantize {
+        recipe,
+        mixed_groups,
+        silent_experts,
+        calibration,
+        out: None,
+        shard_bytes: SHARD_BYTES,
+        no_digests: false,
+    };
     let spec = spec(&candidate.name, Some(quantize), from)?;
     Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
 }

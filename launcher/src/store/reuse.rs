@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use qlaunch_shared::assign::{Aims, Grouping, Piece, resolve_with};
+use qlaunch_shared::assign::{Grouping, Piece, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::JobSpec;
 use qlaunch_shared::store::{
@@ -26,6 +26,8 @@ pub struct Reuse {
     pub new_seconds: Option<f64>,
     /// Statistics that have to be observed for them.
     pub unseen: usize,
+    /// CPU time that observing them will take, by what it took on the same layers before; none where nobody knows.
+    pub calibrate_seconds: Option<f64>,
     /// Pieces that have to be made, and why.
     pub new: Vec<NewPiece>,
 }
@@ -79,12 +81,7 @@ impl Inventory {
         if model.files.tensors().any(|tensor| !digests.contains_key(&tensor.name)) {
             return Ok(None);
         }
-        let aims = Aims {
-            shard_bytes: step.shard_bytes,
-            grouping: Grouping::ByPiece,
-            mixed_groups: step.mixed_groups,
-        };
-        let resolved = resolve_with(model, Some(&step.recipe), aims)?;
+        let resolved = resolve_with(model, Some(&step.recipe), step.aims(Grouping::ByPiece))?;
         let assignment = resolved.assignment.as_ref();
         let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
         let note =
@@ -96,6 +93,7 @@ impl Inventory {
         if assignment.needs_calibration() && note.is_none() {
             return Ok(None);
         }
+        let count = note.as_ref().map_or(0, |note| note.tokens);
         let tokens = note.map(|note| note.identity).filter(|_| assignment.needs_calibration());
         let ground = Ground {
             model,
@@ -111,9 +109,12 @@ impl Inventory {
             saved_seconds: 0.0,
             new_seconds: None,
             unseen: 0,
+            calibrate_seconds: None,
             new: Vec::new(),
         };
-        for (group, keys) in build_keys(&resolved, &ground)?.iter().enumerate() {
+        let mut last_unseen = None;
+        let all = build_keys(&resolved, &ground)?;
+        for (index, keys) in all.iter().enumerate() {
             reuse.pieces += 1;
             let key = keys.origin.key();
             if let Some(manifest) = self.layers.iter().find(|manifest| manifest.key == key) {
@@ -121,15 +122,20 @@ impl Inventory {
                 reuse.saved_seconds += manifest.cpu_seconds;
                 continue;
             }
-            let shards = resolved.layout.shards.iter().filter(|shard| shard.group == group);
+            let shards = resolved.layout.of_group(keys.piece.group(model.config.layers));
             let bytes = shards.map(|shard| shard.bytes).sum();
             reuse.new_bytes += bytes;
             let is_unseen =
                 |origin: &qlaunch_shared::store::Origin| !self.statistics.contains_key(origin.key().as_str());
-            reuse.unseen += keys.statistics.iter().filter(|(_, origin)| is_unseen(origin)).count();
+            let unseen = keys.statistics.iter().filter(|(_, origin)| is_unseen(origin)).count();
+            reuse.unseen += unseen;
+            last_unseen = if unseen > 0 { Some(index) } else { last_unseen };
             reuse.new.push(self.new_piece(keys, bytes));
         }
         reuse.new_seconds = self.estimate(reuse.new_bytes);
+        if let Some(last) = last_unseen {
+            reuse.calibrate_seconds = self.calibration(&all[..=last], count);
+        }
         Ok(Some(reuse))
     }
 
@@ -145,6 +151,21 @@ impl Inventory {
             differs_in: differences.into_iter().map(str::to_owned).collect(),
             nearest: nearest.map(|other| other.about.clone()),
         }
+    }
+
+    /// CPU seconds for so many tokens through the layers up to the last of some pieces, by what they took before.
+    fn calibration(&self, pieces: &[PieceKeys], tokens: u64) -> Option<f64> {
+        let sources =
+            pieces.iter().filter_map(|keys| keys.piece.layer().and(keys.origin.inputs.get("source")));
+        let sources: Vec<&String> = sources.collect();
+        let is_alike = |known: &&Manifest| {
+            known.origin.inputs.get("source").is_some_and(|source| sources.contains(&source))
+        };
+        let known = self.statistics.values().filter(is_alike);
+        let known =
+            known.filter_map(|known| Some((known.cpu_seconds, known.tokens.filter(|&tokens| tokens > 0)?)));
+        let (seconds, sent) = known.fold((0.0, 0), |(seconds, sent), own| (seconds + own.0, sent + own.1));
+        (sent > 0 && tokens > 0).then(|| seconds / sent as f64 * tokens as f64 * sources.len() as f64)
     }
 
     /// CPU seconds for so many bytes, by what the layers that are there took.
@@ -172,13 +193,15 @@ impl Reuse {
             self.pieces,
             spell(self.new_bytes)
         );
-        if let Some(seconds) = self.new_seconds.filter(|seconds| *seconds >= 1.0) {
-            text.push_str(&format!(" (about {seconds:.0} s of CPU time)"));
+        let about = |seconds: Option<f64>| match seconds.filter(|seconds| *seconds >= 1.0) {
+            Some(seconds) => format!(" (about {seconds:.0} s of CPU time)"),
+            None => String::new(),
+        };
+        text.push_str(&about(self.new_seconds));
+        match self.unseen {
+            0 => text.push_str(", all statistics are there"),
+            _ => text.push_str(&format!(", calibration first{}", about(self.calibrate_seconds))),
         }
-        text.push_str(match self.unseen {
-            0 => ", all statistics are there",
-            _ => ", calibration first",
-        });
         text
     }
 

@@ -93,13 +93,13 @@ pub fn leftovers(store: &StoreFolder) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use qlaunch_shared::store::{Origin, Step, StoredFile};
+    use qlaunch_shared::store::{Digested, Origin, Step};
 
     use super::*;
 
     fn manifest(name: &str, made_at: u64, size: u64) -> Manifest {
         let origin = Origin::new(Step::Layer, [("name", name)]);
-        let file = StoredFile { name: "0".to_owned(), bytes: size, sha256: String::new() };
+        let file = Digested { name: "0".to_owned(), bytes: size, sha256: String::new() };
         Manifest {
             version: 1,
             key: origin.key(),
@@ -109,6 +109,7 @@ mod tests {
             host: String::new(),
             made_at,
             cpu_seconds: 0.0,
+            tokens: None,
         }
     }
 

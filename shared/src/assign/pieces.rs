@@ -41,6 +41,15 @@ impl Piece {
         [Self::First].into_iter().chain((0..layers).map(Self::Layer)).chain([Self::Last])
     }
 
+    /// Its place among all pieces of a model with so many layers, which is the group of its files.
+    pub const fn group(self, layers: usize) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Layer(layer) => layer + 1,
+            Self::Last => layers + 1,
+        }
+    }
+
     /// The decoder layer, where it is one.
     pub const fn layer(self) -> Option<usize> {
         match self {
@@ -103,7 +112,8 @@ mod tests {
 
     #[test]
     fn what_is_written_of_a_piece_is_read_again() {
-        for piece in Piece::all(3) {
+        for (group, piece) in Piece::all(3).enumerate() {
+            assert_eq!(piece.group(3), group);
             assert_eq!(piece.to_string().parse::<Piece>().unwrap(), piece);
         }
         assert!("layer".parse::<Piece>().is_err() && "layer x".parse::<Piece>().is_err());

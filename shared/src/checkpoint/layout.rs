@@ -123,6 +123,11 @@ impl Layout {
         self.shards.iter().map(|shard| shard.bytes).sum()
     }
 
+    /// The files of one of the planned groups of tensors.
+    pub fn of_group(&self, group: usize) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter(move |shard| shard.group == group)
+    }
+
     /// The file and place of a tensor.
     pub fn find(&self, name: &str) -> Option<(&Shard, &TensorEntry)> {
         self.shards.iter().find_map(|shard| Some((shard, shard.tensors.iter().find(|t| t.name == name)?)))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::compute::{DeviceChoice, NumericPath};
-use crate::assign::{MixedGroups, Piece};
+use crate::assign::{Aims, Grouping, MixedGroups, Piece};
 use crate::recipe::Recipe;
 
 /// One job of a run: produce, audit and evaluate one candidate, or evaluate a model as it is.
@@ -61,6 +61,16 @@ pub struct Quantize {
     pub out: Option<PathBuf>,
     /// Largest size of one safetensors file in bytes; one tensor more than fits starts the next file.
     pub shard_bytes: u64,
+    /// Leaves the digests of tensors out of a checkpoint that is made without a store.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub no_digests: bool,
+}
+
+impl Quantize {
+    /// What the recipe is resolved for.
+    pub const fn aims(&self, grouping: Grouping) -> Aims {
+        Aims { shard_bytes: self.shard_bytes, grouping, mixed_groups: self.mixed_groups }
+    }
 }
 
 /// The making of a checkpoint's pieces again.

@@ -163,7 +163,7 @@ pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceK
     let on = (ground.tokens.unwrap_or("none"), ground.numeric_path);
     let mut states = first_states(ground.model, of_source(Piece::First), on)?;
     let mut all = Vec::new();
-    for (group, piece) in Piece::all(ground.model.config.layers).enumerate() {
+    for piece in Piece::all(ground.model.config.layers) {
         let observed = observations(assignment, ground.model, piece);
         let statistics: Vec<(Observation, Origin)> = observed
             .into_iter()
@@ -172,8 +172,7 @@ pub fn build_keys(resolved: &Resolved, ground: &Ground<'_>) -> Result<Vec<PieceK
                 Ok((observation, origin))
             })
             .collect::<Result<_>>()?;
-        let origin =
-            piece_origin((resolved, assignment), (piece, group), &statistics, ground, of_source(piece))?;
+        let origin = piece_origin((resolved, assignment), piece, &statistics, ground, of_source(piece))?;
         let hidden = Origin::new(Step::Hidden, [("states", states.as_str())]);
         if let Piece::Layer(_) = piece {
             let passed =
@@ -312,12 +311,12 @@ fn statistics_origin(
 
 fn piece_origin(
     (resolved, assignment): (&Resolved, &Assignment),
-    (piece, group): (Piece, usize),
+    piece: Piece,
     statistics: &[(Observation, Origin)],
     ground: &Ground<'_>,
     source: &str,
 ) -> Result<Origin> {
-    let files = resolved.layout.shards.iter().filter(|shard| shard.group == group);
+    let files = resolved.layout.of_group(piece.group(ground.model.config.layers));
     let files: Vec<u8> = files.flat_map(|shard| shard.header.iter().copied()).collect();
     let mut inputs = vec![("source", source.to_owned()), ("files", sha256(files))];
     let linears: Vec<&LinearNumerics> = linears_of(assignment, ground.model, piece).collect();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Key, Origin};
+use crate::Result;
 
 /// Name of the file.
 pub const MANIFEST: &str = "manifest.json";
@@ -22,19 +23,22 @@ pub struct Manifest {
     /// What it was made from.
     pub origin: Origin,
     /// Its files, by name.
-    pub files: Vec<StoredFile>,
+    pub files: Vec<Digested>,
     /// Host on which it was made.
     pub host: String,
     /// When, in seconds since 1970 by that host's clock.
     pub made_at: u64,
     /// CPU time that it took, in seconds; what a hit saves.
     pub cpu_seconds: f64,
+    /// Tokens that were sent through the layer in that time, of statistics; of a layer's several artifacts one has them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens: Option<u64>,
 }
 
-/// One file of an artifact.
+/// Named bytes and their digest: a file, or a tensor of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredFile {
-    /// Name in the artifact's folder.
+pub struct Digested {
+    /// Name in the artifact's folder, or in the checkpoint.
     pub name: String,
     /// Length in bytes.
     pub bytes: u64,
@@ -49,8 +53,22 @@ impl Manifest {
     }
 
     /// A file by name.
-    pub fn file(&self, name: &str) -> Option<&StoredFile> {
+    pub fn file(&self, name: &str) -> Option<&Digested> {
         self.files.iter().find(|file| file.name == name)
+    }
+}
+
+impl Digested {
+    /// In what the bytes that were read differ from these, by their digest and length.
+    pub fn difference(&self, read: Result<(String, u64)>) -> Option<String> {
+        match read {
+            Ok((digest, _)) if digest == self.sha256 => None,
+            Ok((_, bytes)) if bytes != self.bytes => {
+                Some(format!("it has {bytes} bytes, and had {}", self.bytes))
+            }
+            Ok(_) => Some("it has other bytes than were written".to_owned()),
+            Err(error) => Some(error.message),
+        }
     }
 }
 

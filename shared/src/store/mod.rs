@@ -17,7 +17,7 @@ pub use assembly::{ASSEMBLY, AssembledCompanion, AssembledPiece, Assembly, Damag
 pub use build::{Aspect, Ground, Observation, PieceKeys, Site, build_keys};
 pub use folder::{Condition, StoreFolder};
 pub use key::{Key, Origin, Step};
-pub use manifest::{MANIFEST, Manifest, StoredFile, VERSION};
+pub use manifest::{Digested, MANIFEST, Manifest, VERSION};
 pub use served::Served;
 pub use sources::SourceDigests;
 pub use tokens::TokenNote;

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use super::build::{first_states, next_states, source_digests};
 use super::{Assembly, Origin, Step};
-use crate::Result;
 use crate::assign::Piece;
 use crate::digest::sha256;
 use crate::model::Model;
 use crate::protocol::NumericPath;
+use crate::{Error, Result};
 
 /// A model or checkpoint that is run as it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Served {
     /// # Errors
     /// What is declared beside the weights cannot be read.
     pub fn by_pieces(model: &Model, assembly: &Assembly, on: (&str, NumericPath)) -> Result<Self> {
-        let digest = |files: &[super::StoredFile]| {
+        let digest = |files: &[super::Digested]| {
             sha256(files.iter().map(|file| file.sha256.as_str()).collect::<Vec<_>>().concat())
         };
         let pieces = assembly.pieces.iter().map(|piece| (piece.piece, digest(&piece.files))).collect();
@@ -50,9 +50,11 @@ impl Served {
     fn new(model: &Model, pieces: &BTreeMap<Piece, String>, on: (&str, NumericPath)) -> Result<Self> {
         let of = |piece: Piece| pieces.get(&piece).map_or("", String::as_str);
         let first = first_states(model, of(Piece::First), on)?;
-        let mut states = vec![match std::fs::read(model.folder.join("hf_quant_config.json")) {
+        let declared = model.folder.join("hf_quant_config.json");
+        let mut states = vec![match std::fs::read(&declared) {
             Ok(declared) => next_states(&first, &sha256(declared)),
-            Err(_) => first,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => first,
+            Err(error) => return Err(Error::io("read", &declared, &error)),
         }];
         for layer in 0..model.config.layers {
             states.push(next_states(&states[layer], of(Piece::Layer(layer))));

@@ -24,6 +24,9 @@ pub struct TokenNote {
     pub identity: String,
     /// What the job computed on.
     pub numeric_path: NumericPath,
+    /// How many tokens there are; 0 where an earlier program wrote the note.
+    #[serde(default)]
+    pub tokens: u64,
 }
 
 impl TokenNote {
@@ -41,11 +44,11 @@ impl TokenNote {
     pub fn write(
         store: &StoreFolder,
         (source, model): (&TokenSource, &Path),
-        (identity, numeric_path): (&str, NumericPath),
+        (identity, tokens, numeric_path): (&str, u64, NumericPath),
         unique: &str,
     ) -> Result<()> {
         let stamps = stamps(source, model);
-        let note = Self { version: VERSION, stamps, identity: identity.to_owned(), numeric_path };
+        let note = Self { version: VERSION, stamps, identity: identity.to_owned(), numeric_path, tokens };
         if Self::read(store, source, model).is_some_and(|known| known == note) {
             return Ok(());
         }
@@ -85,9 +88,9 @@ mod tests {
         let model = work.path();
         assert_eq!(TokenNote::read(&store, &source, model), None);
         let path = NumericPath::Portable;
-        TokenNote::write(&store, (&source, model), ("abc", path), "draft").unwrap();
+        TokenNote::write(&store, (&source, model), ("abc", 32, path), "draft").unwrap();
         let note = TokenNote::read(&store, &source, model).unwrap();
-        assert_eq!((note.identity.as_str(), note.numeric_path), ("abc", path));
+        assert_eq!((note.identity.as_str(), note.tokens, note.numeric_path), ("abc", 32, path));
         // How many go together changes no key, how many there are does.
         let other = TokenSource { batch_size: 1, ..source.clone() };
         assert!(TokenNote::read(&store, &other, model).is_some());

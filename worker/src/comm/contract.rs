@@ -81,6 +81,14 @@ pub trait Communicator: Send + Sync {
             .collect()
     }
 
+    /// Whether it is so on any rank.
+    ///
+    /// # Errors
+    /// A rank is gone.
+    fn any(&self, own: bool) -> Result<bool> {
+        Ok(self.all_gather(vec![u8::from(own)])?.iter().any(|rank| rank == &[1]))
+    }
+
     /// What the rank `root` gave; the message of the others is not looked at.
     ///
     /// # Errors

@@ -12,9 +12,9 @@ use crate::quantize::{Errors, Remark};
 /// What was learnt and written. Numbers that may be no JSON travel as their bits.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Tensors that are on the disk.
+    /// Tensors that are on the disk, with their digests where these are taken.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub written: Vec<String>,
+    pub written: Vec<(String, Option<String>)>,
     errors: Vec<(String, u64, Option<u64>, usize, usize)>,
     remarks: BTreeMap<String, Vec<Remark>>,
     experts: Option<Experts>,
@@ -22,7 +22,7 @@ pub struct Report {
 
 impl Report {
     /// What was learnt, and what was written where nobody else sees it.
-    pub fn of(learnt: &Learnt, written: Vec<String>) -> Self {
+    pub fn of(learnt: &Learnt, written: Vec<(String, Option<String>)>) -> Self {
         let errors = learnt.errors.iter().map(|(name, errors)| {
             let output = errors.output.map(f64::to_bits);
             (name.clone(), errors.weight.to_bits(), output, errors.rows_measured, errors.rows)

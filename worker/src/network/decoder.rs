@@ -61,8 +61,9 @@ pub trait Tap<B: Backend> {
         Ok(())
     }
 
-    /// Whether the batches that now go through a layer may have to go through it again: their inputs are kept then.
-    fn may_repeat(&self, _layer: usize) -> bool {
+    /// Whether the batches that now go through a layer will go through it again: their inputs are kept then, and what comes
+    /// behind the layer this time is not computed.
+    fn repeats(&self, _layer: usize) -> bool {
         false
     }
 
@@ -79,6 +80,14 @@ pub trait Tap<B: Backend> {
     /// # Errors
     /// They cannot be kept.
     fn arrived(&mut self, _backend: &B, _group: usize, _states: &[B::Tensor]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sees a group of batches behind the last layer of several ranks, where batches go through them in groups.
+    ///
+    /// # Errors
+    /// They cannot be kept.
+    fn left(&mut self, _backend: &B, _group: usize, _states: &[B::Tensor]) -> Result<()> {
         Ok(())
     }
 

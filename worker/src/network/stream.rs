@@ -115,8 +115,8 @@ impl<'a, B: Backend> Network<'a, B> {
         Self { stage, streaming, ..self }
     }
 
-    /// Computes the last layer that is gone through as far as its linears read anything: what [`Network::run_from`] then returns is not what
-    /// comes behind it.
+    /// Computes the last layer that is gone through as far as its linears read anything: what [`Network::run_from`] then
+    /// returns is not what comes behind it.
     #[must_use]
     pub fn without_end(self) -> Self {
         Self { is_end_read: false, ..self }
@@ -243,17 +243,22 @@ impl<'a, B: Backend> Network<'a, B> {
         (layers, mut hidden): (Range<usize>, Vec<B::Tensor>),
         tap: &mut dyn Tap<B>,
     ) -> Result<Vec<B::Tensor>> {
+        let unread = flow.pass.unread;
         for layer in layers {
             let mut weights = LayerWeights::load(self.backend, self.weights, layer)?;
             loop {
-                let kept = tap.may_repeat(layer).then(|| hidden.clone());
+                let kept = tap.repeats(layer).then(|| hidden.clone());
+                flow.pass.unread = if kept.is_some() { Some(layer) } else { unread };
                 for batch in &mut hidden {
                     self.step(flow, &weights, batch, tap)?;
                 }
-                let replaced = match tap.turn(self.backend, layer)? {
-                    Turn::Next => break,
-                    Turn::Again => BTreeMap::new(),
-                    Turn::AgainWith(replaced) => replaced,
+                let replaced = match (tap.turn(self.backend, layer)?, kept.is_some()) {
+                    (Turn::Next, false) => break,
+                    (Turn::Next, true) => {
+                        return Err(Error::bug("a layer was to be repeated, and nothing lies behind it"));
+                    }
+                    (Turn::Again, _) => BTreeMap::new(),
+                    (Turn::AgainWith(replaced), _) => replaced,
                 };
                 hidden =
                     kept.ok_or_else(|| Error::bug("a layer is to be repeated, and its inputs are gone"))?;
@@ -277,7 +282,11 @@ impl<'a, B: Backend> Network<'a, B> {
         flow.embedded.by_ref().take(done * group).for_each(drop);
         for (index, begin) in (0..flow.batches).step_by(group).enumerate().skip(done) {
             let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
-            kept.extend(self.hand_on(self.through(flow, inputs, tap)?)?);
+            let states = self.through(flow, inputs, tap)?;
+            if self.stage.is_last() {
+                tap.left(self.backend, index, &states)?;
+            }
+            kept.extend(self.hand_on(states)?);
             if self.stage.comm.size() > 1 {
                 tap.grouped(index + 1, true)?;
             }

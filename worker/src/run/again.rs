@@ -12,7 +12,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::building::Building;
 use super::output::Output;
-use super::quantization::{CalibrationData, Means, aims, build, own_pieces};
+use super::quantization::{CalibrationData, Means, build, own_pieces};
 use crate::calibrate::{Statistics, Wanted};
 use crate::comm::{Communicator, Tag};
 use crate::export::{Finished, Production, Sources};
@@ -61,8 +61,7 @@ impl Again<'_> {
         statistics: &Statistics,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Finished> {
-        let group = Piece::all(self.model.config.layers).position(|other| other == piece);
-        let shards = self.resolved.layout.shards.iter().filter(|shard| Some(shard.group) == group);
+        let shards = self.resolved.layout.of_group(piece.group(self.model.config.layers));
         let shards: Vec<_> = shards.map(|shard| (self.folder.join(&shard.file), shard)).collect();
         let files = ShardFiles::create(shards.iter().map(|(path, shard)| (path.clone(), *shard)))?;
         let finished = production.finish(piece, (statistics, &files), progress)?;
@@ -112,8 +111,7 @@ pub(super) fn reproduce<B: Backend>(
     step: &Reproduce,
     (attempt, reporter): (&AttemptFolder, &mut Reporter),
 ) -> Result<Vec<Reproduced>> {
-    let aims = aims(&step.made, Grouping::ByPiece);
-    let resolved = resolve_with(model, Some(&step.made.recipe), aims)?;
+    let resolved = resolve_with(model, Some(&step.made.recipe), step.made.aims(Grouping::ByPiece))?;
     let assignment = resolved.assignment.as_ref();
     let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
     let files = MappedCheckpoint::open(model.files.clone())?;

@@ -54,17 +54,13 @@ pub(super) fn begin<B: Backend>(
     say: &mut dyn FnMut(String),
 ) -> Result<Begin<B::Tensor>> {
     let Some(relay) = asked.relay else { return alone(backend, stage, asked, say) };
-    let wanted = stage.comm.all_gather(vec![u8::from(asked.range.is_some()), u8::from(asked.head)])?;
-    if !wanted.iter().any(|rank| rank.first() == Some(&1)) {
+    if !stage.comm.any(asked.range.is_some())? {
         return Ok(Begin::Nowhere);
     }
     match asked.streaming {
         Streaming::LayerByLayer => layer_by_layer(backend, stage, asked, say),
-        Streaming::InGroups => {
-            // The output head reads what all groups leave.
-            let head = wanted.iter().any(|rank| rank.get(1) == Some(&1));
-            in_groups(stage, relay, head)
-        }
+        // The output head reads what all groups leave.
+        Streaming::InGroups => in_groups(stage, relay, stage.comm.any(asked.head)?),
         Streaming::AheadThenLayerByLayer => ahead(backend, stage, (asked, relay), say),
     }
 }
@@ -145,7 +141,7 @@ fn ahead<B: Backend>(
     (asked, relay): (Asked<'_, '_>, &Relay<'_>),
     say: &mut dyn FnMut(String),
 ) -> Result<Begin<B::Tensor>> {
-    let arrived = if stage.is_first() { 0 } else { relay.arrived() };
+    let arrived = if stage.is_first() { 0 } else { relay.kept_groups() };
     let told = stage.comm.all_gather((arrived as u64).to_le_bytes().to_vec())?;
     let behind = told.get(stage.comm.rank() + 1).and_then(|told| told.first_chunk());
     let passed_on = behind.map_or(0, |told| u64::from_le_bytes(*told) as usize);
@@ -159,7 +155,7 @@ fn ahead<B: Backend>(
         (Some((_, last)), Some((layer, _))) => *layer..last + 1,
         (Some((_, last)), None) => stage.layers.start..last + 1,
     };
-    let arrived = relay.read_arrived(backend, arrived)?;
+    let arrived = relay.read_groups(backend, arrived)?;
     let states = found.map(|(_, states)| states);
     Ok(Begin::From(Start { layers, states, done: 0, arrived, passed_on }))
 }

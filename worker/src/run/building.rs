@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qlaunch_shared::assign::{Assignment, Needs, Piece};
+use qlaunch_shared::assign::{Assignment, Piece};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{Level, NumericPath, SilentExperts};
 use qlaunch_shared::{Error, ErrorKind, Result};
@@ -14,7 +14,7 @@ use super::forward::Watcher;
 use super::kept::Kept;
 use super::looks::{Look, known_beforehand, known_of_layer, linears_of, served, waits};
 use super::output::Output;
-use super::relay::{Observed, Relay, keep_seen};
+use super::relay::{Lookout, Observed};
 use crate::calibrate::Observer;
 use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;
@@ -22,19 +22,14 @@ use crate::network::{CacheSide, Inputs, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::{Claim, Watch};
-use crate::tokens::Samples;
 
 /// A checkpoint that is made layer by layer.
 pub(super) struct Building<'a> {
     assignment: &'a Assignment,
     model: &'a Model,
-    observer: Observer,
+    lookout: Lookout<'a>,
     production: Production<'a>,
     output: Output<'a>,
-    /// What is calibrated on; none before.
-    samples: Option<&'a Samples>,
-    /// What one of several ranks keeps on the way.
-    relay: Option<Relay<'a>>,
     /// What quantizers do to inputs by scales that need no calibration.
     known: ServedNumerics,
     look: Look,
@@ -53,8 +48,8 @@ impl<'a> Building<'a> {
         let mut observer = Observer::new(output.wanted(assignment), model);
         observer.statistics.numeric_path = Some(numeric_path);
         let known = known_beforehand(assignment);
-        let (look, samples, relay) = (Look::First, None, None);
-        Self { assignment, model, observer, production, output, samples, relay, known, look, silent_experts }
+        let (lookout, look) = (Lookout::new(observer), Look::First);
+        Self { assignment, model, lookout, production, output, known, look, silent_experts }
     }
 
     /// How often each batch goes through a layer.
@@ -68,7 +63,7 @@ impl<'a> Building<'a> {
         if self.assignment.calibration.is_behind_quantized() {
             return Streaming::LayerByLayer;
         }
-        match self.observer.keeps_large_sums() {
+        match self.lookout.observer.keeps_large_sums() {
             true => Streaming::AheadThenLayerByLayer,
             false => Streaming::InGroups,
         }
@@ -107,7 +102,7 @@ impl<'a> Building<'a> {
             return Ok(());
         }
         self.settle(piece)?;
-        self.output.make(&mut self.production, piece, &self.observer.statistics, progress)?;
+        self.output.make(&mut self.production, piece, &self.lookout.observer.statistics, progress)?;
         self.forget(piece);
         Ok(())
     }
@@ -154,22 +149,24 @@ impl<'a> Building<'a> {
 
     /// Brings the statistics of a piece together: what was observed, which is kept, and what the store has.
     fn settle(&mut self, piece: Piece) -> Result<()> {
-        self.observer.settle();
-        self.output.load(piece, &mut self.observer.statistics)?;
-        self.output.save(piece, &self.observer.statistics)?;
+        self.lookout.observer.settle();
+        self.output.load(piece, &mut self.lookout.observer.statistics)?;
+        self.output.save(piece, &mut self.lookout)?;
         let model = self.model;
         let is_own = |module: usize| Piece::of_module(&model.modules[module]) == piece;
-        self.observer.statistics.restrict(self.assignment, is_own);
+        self.lookout.observer.statistics.restrict(self.assignment, is_own);
         if let Some(layer) = piece.layer() {
             let known = (self.assignment, self.model);
-            self.observer.statistics.settle_silent(known, layer, self.silent_experts)?;
+            self.lookout.observer.statistics.settle_silent(known, layer, self.silent_experts)?;
         }
         Ok(())
     }
 
+    /// What is not needed any more of a piece that is made; what it took is no part of observing the next one.
     fn forget(&mut self, piece: Piece) {
+        self.lookout.spent();
         let model = self.model;
-        self.observer.statistics.forget(|module| Piece::of_module(&model.modules[module]) == piece);
+        self.lookout.observer.statistics.forget(|module| Piece::of_module(&model.modules[module]) == piece);
     }
 
     fn waits(&self, layer: Option<usize>) -> bool {
@@ -195,7 +192,7 @@ impl<'a> Building<'a> {
             return Err(Error::new(ErrorKind::Resumable, message).hint("start the job again"));
         }
         self.settle(piece)?;
-        let statistics = &self.observer.statistics;
+        let statistics = &self.lookout.observer.statistics;
         let finished = self.output.make(&mut self.production, piece, statistics, &mut |_| Ok(()))?;
         let turn = match goes_behind {
             true => {
@@ -242,8 +239,12 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
         self.output.unseen()
     }
 
-    fn sees(&self, module: usize) -> bool {
-        self.observer.needs(module) != Needs::default()
+    fn lookout(&self) -> &Lookout<'a> {
+        &self.lookout
+    }
+
+    fn lookout_mut(&mut self) -> &mut Lookout<'a> {
+        &mut self.lookout
     }
 
     fn kept(&self) -> Option<&Kept<'a>> {
@@ -254,27 +255,14 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
         self.output.kept().map(Kept::observed).unwrap_or_default()
     }
 
-    fn set_samples(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>) {
-        self.observer.set_length(samples.length);
-        (self.samples, self.relay) = (Some(samples), relay);
-    }
-
-    fn relay(&self) -> Option<&Relay<'a>> {
-        self.relay.as_ref()
-    }
-
-    fn thaw(&mut self, seen: &[u8]) -> Result<()> {
-        self.observer.thaw(seen)
-    }
-
     /// Inputs are seen as their quantizers leave them from now on.
     fn look_again(&mut self, layer: Option<usize>) -> Result<bool> {
         if !matches!(self.look, Look::First) || !self.waits(layer) {
             return Ok(false);
         }
         let piece = layer.map_or(Piece::Last, Piece::Layer);
-        self.output.load(piece, &mut self.observer.statistics)?;
-        let known = known_of_layer(self.assignment, &self.observer.statistics, self.model, layer)?;
+        self.output.load(piece, &mut self.lookout.observer.statistics)?;
+        let known = known_of_layer(self.assignment, &self.lookout.observer.statistics, self.model, layer)?;
         self.look = Look::Rounded(known);
         Ok(true)
     }
@@ -290,16 +278,16 @@ impl<B: Backend> Tap<B> for Building<'_> {
         };
         match &self.look {
             Look::First => {
-                let ready = own(&self.observer, false);
+                let ready = own(&self.lookout.observer, false);
                 if !ready.is_empty() {
-                    show_rounded(&mut self.observer, (backend, &self.known), &ready, x)?;
+                    show_rounded(&mut self.lookout.observer, (backend, &self.known), &ready, x)?;
                 }
-                self.observer.input(backend, readers, x)
+                self.lookout.observer.input(backend, readers, x)
             }
             Look::Rounded(numerics) => {
-                let waited = own(&self.observer, true);
+                let waited = own(&self.lookout.observer, true);
                 if !waited.is_empty() {
-                    show_rounded(&mut self.observer, (backend, numerics), &waited, x)?;
+                    show_rounded(&mut self.lookout.observer, (backend, numerics), &waited, x)?;
                 }
                 Ok(vec![None; readers.len()])
             }
@@ -315,27 +303,27 @@ impl<B: Backend> Tap<B> for Building<'_> {
     }
 
     fn routed(&mut self, layer: usize, tokens: &[u64]) -> Result<()> {
-        self.observer.set_widening(false);
+        self.lookout.observer.set_widening(false);
         match self.look {
-            Look::First => Tap::<B>::routed(&mut self.observer, layer, tokens),
+            Look::First => Tap::<B>::routed(&mut self.lookout.observer, layer, tokens),
             Look::Rounded(_) | Look::Behind(_) => Ok(()),
         }
     }
 
     fn widened(&mut self, _layer: usize, _tokens: &[u64]) -> Result<()> {
-        self.observer.set_widening(true);
+        self.lookout.observer.set_widening(true);
         Ok(())
     }
 
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
         match &self.look {
-            Look::First => self.observer.cache(backend, layer, side, x),
+            Look::First => self.lookout.observer.cache(backend, layer, side, x),
             Look::Rounded(_) => Ok(()),
             Look::Behind(numerics) => Simulator::new(numerics).cache(backend, layer, side, x),
         }
     }
 
-    fn may_repeat(&self, layer: usize) -> bool {
+    fn repeats(&self, layer: usize) -> bool {
         match self.look {
             Look::First => self.waits(Some(layer)) || self.goes_behind(layer),
             Look::Rounded(_) => self.goes_behind(layer),
@@ -355,15 +343,15 @@ impl<B: Backend> Tap<B> for Building<'_> {
     }
 
     fn arrived(&mut self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
-        self.relay.as_ref().map_or(Ok(()), |relay| relay.keep_arrived(backend, group, states))
+        self.lookout.arrived(backend, group, states)
     }
 
     fn grouped(&mut self, groups: usize, seen: bool) -> Result<()> {
-        keep_seen(self.relay.as_ref(), &self.observer, (groups, seen))
+        self.lookout.grouped(groups, seen)
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
-        match self.samples {
+        match self.lookout.samples {
             Some(samples) => self.output.pass(backend, layer, (samples, hidden)),
             None => Ok(()),
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use qlaunch_shared::Result;
-use qlaunch_shared::assign::{Assignment, Grouping, Needs, Piece, Resolved, resolve_with};
+use qlaunch_shared::assign::{Assignment, Grouping, Piece, Resolved, resolve_with};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{CalibrationSummary, Level, Quantize, TokenSource};
 use qlaunch_shared::store::{Aspect, Ground, Key, Observation, Origin, build_keys};
@@ -13,16 +13,16 @@ use qlaunch_shared::store::{Aspect, Ground, Key, Observation, Origin, build_keys
 use super::data;
 use super::digests::digests;
 use super::forward::{Forward, forward};
-use super::kept::{Kept, save_observation, wanted};
-use super::quantization::{Means, aims};
-use super::relay::{Observed, Relay, keep_seen};
+use super::kept::{Kept, save_observations, wanted};
+use super::quantization::Means;
+use super::relay::{Lookout, Observed};
 use crate::calibrate::{Observer, Wanted};
 use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
-use crate::tokens::{Samples, Use};
+use crate::tokens::Use;
 
 /// Observes what any of the candidates needs and the store does not have; what was calibrated on, if anything.
 ///
@@ -39,7 +39,7 @@ pub(super) fn collect<B: Backend>(
     let stage = Stage::of(means.comm, model, false)?;
     let mut resolved: Vec<(&TokenSource, &Quantize, Resolved)> = Vec::new();
     for candidate in candidates {
-        let found = resolve_with(model, Some(&candidate.recipe), aims(candidate, Grouping::ByPiece))?;
+        let found = resolve_with(model, Some(&candidate.recipe), candidate.aims(Grouping::ByPiece))?;
         let is_shared = |assignment: &Assignment| {
             assignment.needs_calibration() && !assignment.calibration.is_behind_quantized()
         };
@@ -70,7 +70,7 @@ pub(super) fn collect<B: Backend>(
         let tokens = data::identity(&samples);
         let numeric_path = backend.numeric_path();
         if means.comm.rank() == 0 {
-            data::note_tokens(store, (&source, model), (&tokens, numeric_path))?;
+            data::note_tokens(store, (&source, model), (&samples, numeric_path))?;
         }
         let mut all = Vec::new();
         for (_, candidate, resolved) in &group {
@@ -115,14 +115,11 @@ fn ratio_of(resolved: &Resolved) -> Option<f64> {
 pub(super) struct Collector<'a> {
     store: &'a Store,
     model: &'a Model,
-    observer: Observer,
+    lookout: Lookout<'a>,
     /// What is kept of each piece.
     unseen: BTreeMap<Piece, Vec<(Observation, Origin)>>,
     /// The first candidate, whose hidden states are those of all.
     lead: Option<Kept<'a>>,
-    samples: Option<&'a Samples>,
-    /// What one of several ranks keeps on the way.
-    relay: Option<Relay<'a>>,
     observed: Observed,
 }
 
@@ -146,17 +143,17 @@ impl<'a> Collector<'a> {
         for (piece, observation, origin) in unseen.into_values() {
             by_piece.entry(piece).or_default().push((observation, origin));
         }
-        let observer = Observer::new(total, model);
+        let lookout = Lookout::new(Observer::new(total, model));
         let observed = Observed {
             all: all.iter().flat_map(|kept| kept.observed().all).collect(),
             unseen: by_piece.values().flatten().map(|(_, origin)| origin.key()).collect(),
         };
         let lead = all.into_iter().next();
-        Self { store, model, observer, unseen: by_piece, lead, samples: None, relay: None, observed }
+        Self { store, model, lookout, unseen: by_piece, lead, observed }
     }
 
     fn streaming(&self) -> Streaming {
-        match self.observer.keeps_large_sums() {
+        match self.lookout.observer.keeps_large_sums() {
             true => Streaming::AheadThenLayerByLayer,
             false => Streaming::InGroups,
         }
@@ -164,12 +161,13 @@ impl<'a> Collector<'a> {
 
     /// Keeps what was seen of a piece.
     fn keep(&mut self, piece: Piece) -> Result<()> {
-        self.observer.settle();
-        for (observation, origin) in self.unseen.remove(&piece).into_iter().flatten() {
-            save_observation(self.store, (&observation, &origin), self.model, &self.observer.statistics)?;
+        self.lookout.observer.settle();
+        if let Some(unseen) = self.unseen.remove(&piece) {
+            let unseen = unseen.iter().map(|(observation, origin)| (observation, origin));
+            save_observations(self.store, unseen, self.model, &mut self.lookout)?;
         }
         let model = self.model;
-        self.observer.statistics.forget(|module| model.modules[module].layer == piece.layer());
+        self.lookout.observer.statistics.forget(|module| model.modules[module].layer == piece.layer());
         Ok(())
     }
 }
@@ -200,8 +198,12 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
         Some(self.unseen.keys().copied().collect())
     }
 
-    fn sees(&self, module: usize) -> bool {
-        self.observer.needs(module) != Needs::default()
+    fn lookout(&self) -> &Lookout<'a> {
+        &self.lookout
+    }
+
+    fn lookout_mut(&mut self) -> &mut Lookout<'a> {
+        &mut self.lookout
     }
 
     fn kept(&self) -> Option<&Kept<'a>> {
@@ -212,19 +214,6 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
         self.observed.clone()
     }
 
-    fn set_samples(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>) {
-        self.observer.set_length(samples.length);
-        (self.samples, self.relay) = (Some(samples), relay);
-    }
-
-    fn relay(&self) -> Option<&Relay<'a>> {
-        self.relay.as_ref()
-    }
-
-    fn thaw(&mut self, seen: &[u8]) -> Result<()> {
-        self.observer.thaw(seen)
-    }
-
     fn look_again(&mut self, _layer: Option<usize>) -> Result<bool> {
         self.keep(Piece::Last)?;
         Ok(false)
@@ -233,19 +222,19 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
 
 impl<B: Backend> Tap<B> for Collector<'_> {
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
-        self.observer.input(backend, readers, x)
+        self.lookout.observer.input(backend, readers, x)
     }
 
     fn routed(&mut self, layer: usize, tokens: &[u64]) -> Result<()> {
-        Tap::<B>::routed(&mut self.observer, layer, tokens)
+        Tap::<B>::routed(&mut self.lookout.observer, layer, tokens)
     }
 
     fn widened(&mut self, layer: usize, tokens: &[u64]) -> Result<()> {
-        Tap::<B>::widened(&mut self.observer, layer, tokens)
+        Tap::<B>::widened(&mut self.lookout.observer, layer, tokens)
     }
 
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
-        self.observer.cache(backend, layer, side, x)
+        self.lookout.observer.cache(backend, layer, side, x)
     }
 
     fn turn(&mut self, _backend: &B, layer: usize) -> Result<Turn> {
@@ -254,15 +243,15 @@ impl<B: Backend> Tap<B> for Collector<'_> {
     }
 
     fn arrived(&mut self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
-        self.relay.as_ref().map_or(Ok(()), |relay| relay.keep_arrived(backend, group, states))
+        self.lookout.arrived(backend, group, states)
     }
 
     fn grouped(&mut self, groups: usize, seen: bool) -> Result<()> {
-        keep_seen(self.relay.as_ref(), &self.observer, (groups, seen))
+        self.lookout.grouped(groups, seen)
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
-        match (&mut self.lead, self.samples) {
+        match (&mut self.lead, self.lookout.samples) {
             (Some(lead), Some(samples)) => lead.trail.pass(backend, layer, (samples, hidden)),
             _ => Ok(()),
         }

@@ -131,7 +131,9 @@ pub(super) fn agree(comm: &dyn Communicator, summary: &CalibrationSummary) -> Re
 pub(super) fn note_tokens(
     store: &Store,
     (source, model): (&TokenSource, &Model),
-    known: (&str, NumericPath),
+    (samples, numeric_path): (&Samples, NumericPath),
 ) -> Result<()> {
+    let known = (identity(samples), samples.ids.len() as u64);
+    let known = (known.0.as_str(), known.1, numeric_path);
     TokenNote::write(store.folder(), (source, &model.folder), known, &unique())
 }

@@ -10,12 +10,12 @@ use qlaunch_shared::store::Assembly;
 use super::data;
 use super::measured::{Measured, decode, encode};
 use super::quantization::Means;
-use super::trail::Trail;
+use super::way::{Data, Way};
 use crate::comm::Communicator;
 use crate::evaluate::{
     Against, CheckpointWeights, KeptReference, ServedNumerics, Simulator, keep_reference, measure,
 };
-use crate::network::{CacheSide, Inputs, Network, Stage, Start, Streaming, Tap};
+use crate::network::{CacheSide, Inputs, Network, Stage, Streaming, Tap};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tensor::MappedCheckpoint;
@@ -27,16 +27,8 @@ struct States<T> {
     head: T,
 }
 
-/// What a model is run on.
-#[derive(Clone, Copy)]
-struct Data<'a> {
-    samples: &'a Samples,
-    /// Samples of a batch.
-    batch: usize,
-}
-
-/// Measures a checkpoint folder, which this job has made where `is_own` says so; `source` is the unquantized model that kept references belong to. The last rank measures,
-/// and all learn the result. What the store has of it is not computed again.
+/// Measures a checkpoint folder, which this job has made where `is_own` says so; `source` is the unquantized model that kept
+/// references belong to. The last rank measures, and all learn the result. What the store has of it is not computed again.
 pub(super) fn evaluate<B: Backend>(
     (backend, means): (&B, Means<'_>),
     (checkpoint, is_own): (&Path, bool),
@@ -69,11 +61,11 @@ pub(super) fn evaluate<B: Backend>(
         Reference::Model(folder) => {
             let other = Model::open_any(folder)?;
             let stage = Stage::of(comm, &other, true)?;
-            states(backend, (&other, &stage), data, None, (Phase::Reference, reporter))?
+            states(backend, (&other, &stage), data, &mut Way::Untold, (Phase::Reference, reporter))?
         }
     };
-    let mut trail = kept.as_ref().filter(|_| comm.size() == 1).map(Measured::trail);
-    let own = states(backend, (&model, &stage), data, trail.as_mut(), (Phase::Evaluate, reporter))?;
+    let mut way = kept.as_ref().map_or(Ok(Way::Untold), |kept| kept.way(&stage, data))?;
+    let own = states(backend, (&model, &stage), data, &mut way, (Phase::Evaluate, reporter))?;
     let measured = match own {
         None => None,
         Some(own) => {
@@ -97,7 +89,7 @@ pub(super) fn evaluate<B: Backend>(
     };
     let message = measured.as_ref().map_or_else(Vec::new, encode);
     let evaluation = decode(&comm.broadcast(comm.size() - 1, message)?)?;
-    trail.iter().for_each(Trail::forget);
+    way.forget();
     reporter.end();
     if !evaluation.perplexity.is_finite() {
         reporter.note(Level::Warning, "the perplexity is not finite");
@@ -125,14 +117,14 @@ fn known(
     decode(&message).map(Some)
 }
 
-/// The simulator, and the hidden states behind each layer kept.
-struct Kept<'s, 't, 'a> {
+/// The simulator, with hidden states kept on the way.
+struct Simulated<'s, 'w, 'a> {
     simulator: Simulator<'s>,
-    trail: Option<&'t mut Trail<'a>>,
+    way: &'w mut Way<'a>,
     samples: &'s Samples,
 }
 
-impl<B: Backend> Tap<B> for Kept<'_, '_, '_> {
+impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         self.simulator.input(backend, readers, x)
     }
@@ -146,48 +138,48 @@ impl<B: Backend> Tap<B> for Kept<'_, '_, '_> {
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
-        match &mut self.trail {
-            Some(trail) => trail.pass(backend, layer, (self.samples, hidden)),
-            None => Ok(()),
-        }
+        self.way.passed(backend, layer, (self.samples, hidden))
+    }
+
+    fn left(&mut self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
+        self.way.left(backend, group, states)
+    }
+
+    fn grouped(&mut self, _groups: usize, _seen: bool) -> Result<()> {
+        self.way.grouped()
     }
 }
 
-/// Runs a model or checkpoint with its quantization simulated, from the last hidden states on its trail; the last rank has the
-/// result.
+/// Runs a model or checkpoint with its quantization simulated, from where another attempt has come; the last rank has the result.
 fn states<B: Backend>(
     backend: &B,
     (model, stage): (&Model, &Stage<'_>),
     data: Data<'_>,
-    trail: Option<&mut Trail<'_>>,
+    way: &mut Way<'_>,
     (phase, reporter): (Phase, &mut Reporter),
 ) -> Result<Option<States<B::Tensor>>> {
     let files = MappedCheckpoint::open(model.files.clone())?;
     let weights = CheckpointWeights::open(model, &files)?;
     let numerics = ServedNumerics::read(model, &files)?;
     let mut say = |text: String| reporter.note(Level::Warning, text);
-    let begin = match &trail {
-        Some(trail) => trail.last(backend, (data.samples, data.batch), model.config.layers, &mut say)?,
-        None => None,
-    };
-    let (first, begin) = begin.map_or((stage.layers.start, None), |(layer, states)| (layer, Some(states)));
-    let start = Start { states: begin, ..Start::at(first..stage.layers.end) };
+    let begun = way.begin(backend, (stage, data), &mut say)?;
     // The output head counts as one layer more where predictions are scored.
-    let layers = start.layers.len() + usize::from(phase == Phase::Evaluate && stage.is_last());
+    let layers = begun.start.layers.len();
+    let head = if phase == Phase::Evaluate && stage.is_last() { data.samples.count() } else { 0 };
     let network = Network::new(backend, &weights).on(stage.clone(), Streaming::InGroups);
-    let total = (data.samples.ids.len() * layers) as u64;
-    reporter.begin(phase, total, Unit::TokenLayers, Some(layers));
-    if trail.is_some() {
+    let total = ((begun.samples * layers + head) * data.samples.length) as u64;
+    reporter.begin(phase, total, Unit::TokenLayers, Some(layers + usize::from(head > 0)));
+    if way.is_kept() {
         reporter.keep_layers();
     }
-    let mut tap = Kept { simulator: Simulator::new(&numerics), trail, samples: data.samples };
-    let hidden = network.run_from(start, data.samples, data.batch, &mut tap, &mut |step| {
+    let mut tap = Simulated { simulator: Simulator::new(&numerics), way, samples: data.samples };
+    let behind = network.run_from(begun.start, data.samples, data.batch, &mut tap, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     if !stage.is_last() {
         return Ok(None);
     }
-    let mut hidden = network.norm(&hidden)?;
+    let mut hidden = network.norm(&[begun.done, behind].concat())?;
     let (module, head) = network.head()?;
     for states in &mut hidden {
         let replaced = Tap::<B>::input(&mut tap, backend, &[module], states)?;

@@ -6,7 +6,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::begin::{Asked, Begin, begin, range_of};
 use super::kept::Kept;
-use super::relay::{Observed, Relay};
+use super::relay::{Lookout, Observed, Relay};
 use crate::network::{Network, SourceWeights, Stage, Start, Streaming, Tap, Weights};
 use crate::ops::Backend;
 use crate::report::Reporter;
@@ -17,26 +17,17 @@ pub(super) trait Watcher<'a, B: Backend>: Tap<B> {
     /// Pieces whose inputs are to be observed; none stands for all.
     fn unseen(&self) -> Option<Vec<Piece>>;
 
-    /// Whether the input of a linear is to be observed.
-    fn sees(&self, module: usize) -> bool;
+    /// What observes.
+    fn lookout(&self) -> &Lookout<'a>;
+
+    /// The same, to be told of the pass.
+    fn lookout_mut(&mut self) -> &mut Lookout<'a>;
 
     /// Where hidden states are kept, if anywhere.
     fn kept(&self) -> Option<&Kept<'a>>;
 
     /// Statistics that it observes, by their keys.
     fn observed(&self) -> Observed;
-
-    /// Says what is calibrated on, and where one of several ranks keeps what it has of it.
-    fn set_samples(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>);
-
-    /// Where that is.
-    fn relay(&self) -> Option<&Relay<'a>>;
-
-    /// Goes on from what was seen before.
-    ///
-    /// # Errors
-    /// It is torn.
-    fn thaw(&mut self, seen: &[u8]) -> Result<()>;
 
     /// Whether the inputs of a layer, or with `None` of what stands outside of layers, have to be seen once more.
     ///
@@ -64,6 +55,18 @@ pub(super) struct Forward<'a, 'w> {
     pub(super) experts_ratio: Option<f64>,
 }
 
+impl Forward<'_, '_> {
+    /// Samples of a batch.
+    fn batch(&self) -> usize {
+        self.stage.batch(self.batch_size, self.samples.count())
+    }
+
+    /// Batches of a group, where several ranks hand on groups.
+    fn group(&self) -> usize {
+        self.stage.group(self.samples.count().div_ceil(self.batch().max(1)))
+    }
+}
+
 /// Sends the data through the layers that are to be observed; where none is, nothing happens.
 ///
 /// # Errors
@@ -76,20 +79,20 @@ pub(super) fn forward<'a, B: Backend>(
 ) -> Result<()> {
     let Forward { weights, stage, samples, .. } = pass;
     let model = weights.model();
-    let batch = stage.batch(pass.batch_size, samples.count());
+    let batch = pass.batch();
     let relay = watcher.kept().filter(|_| stage.comm.size() > 1);
     let relay = relay.map(|kept| {
-        let cut = (samples, batch, stage.group(samples.count().div_ceil(batch.max(1))));
+        let cut = (samples, batch, pass.group());
         let states = kept.trail.before(stage.layers.start)?;
         Ok::<_, Error>(Relay::new(kept.store(), states, watcher.observed(), cut))
     });
-    watcher.set_samples(samples, relay.transpose()?);
+    watcher.lookout_mut().begin(samples, relay.transpose()?);
     let begin = match (watcher.unseen(), watcher.kept()) {
         (Some(unseen), Some(kept)) => {
             let mut say = |text: String| reporter.note(Level::Warning, text);
             let asked = Asked {
                 trail: &kept.trail,
-                relay: watcher.relay(),
+                relay: watcher.lookout().relay.as_ref(),
                 head: unseen.contains(&Piece::Last),
                 range: range_of(unseen.into_iter(), model.config.layers),
                 streaming: pass.streaming,
@@ -100,20 +103,17 @@ pub(super) fn forward<'a, B: Backend>(
         // Without a store there is nothing to begin from; what is only compared ends early.
         (Some(unseen), None) => match range_of(unseen.into_iter(), model.config.layers) {
             Some((_, last)) if stage.comm.size() == 1 => Begin::From(Start::at(0..last + 1)),
-            range => {
-                let wanted = stage.comm.all_gather(vec![u8::from(range.is_some())])?;
-                match wanted.iter().any(|rank| rank == &[1]) {
-                    true => Begin::whole(stage),
-                    false => Begin::Nowhere,
-                }
-            }
+            range => match stage.comm.any(range.is_some())? {
+                true => Begin::whole(stage),
+                false => Begin::Nowhere,
+            },
         },
         (None, _) => Begin::whole(stage),
     };
     if let Begin::From(start) = begin {
         go(backend, pass, start, watcher, reporter)?;
     }
-    if let Some(relay) = watcher.relay() {
+    if let Some(relay) = &watcher.lookout().relay {
         // What was seen is among the statistics now, on this rank and on all others.
         stage.comm.barrier()?;
         relay.forget();
@@ -132,17 +132,16 @@ fn go<'a, B: Backend>(
 ) -> Result<()> {
     let Forward { weights, stage, samples, .. } = pass;
     let model = weights.model();
-    let batch = stage.batch(pass.batch_size, samples.count());
-    if let (Some(relay), 1..) = (watcher.relay(), start.done) {
+    if let (Some(relay), 1..) = (&watcher.lookout().relay, start.done) {
         let seen = relay.saw(start.done)?;
-        watcher.thaw(&seen)?;
+        watcher.lookout_mut().observer.thaw(&seen)?;
     }
     let layers = start.layers.len();
     let ahead = match pass.streaming {
         Streaming::AheadThenLayerByLayer if !stage.is_last() => start.passed_on,
         _ => usize::MAX,
     };
-    let group = stage.group(samples.count().div_ceil(batch.max(1))) * batch;
+    let group = pass.group() * pass.batch();
     let behind = |groups: usize| samples.count().saturating_sub(groups.saturating_mul(group));
     let looked = behind(start.done) * layers * pass.passes;
     let total = ((looked + behind(ahead) * stage.layers.len()) * samples.length) as u64;
@@ -155,7 +154,7 @@ fn go<'a, B: Backend>(
     let head = model.module("lm_head")?;
     let is_to_the_end = start.layers.end == stage.layers.end;
     let mut network = Network::new(backend, weights).on(stage.clone(), pass.streaming);
-    if stage.is_last() && !keeps_states && !(is_to_the_end && watcher.sees(head)) {
+    if stage.is_last() && !keeps_states && !(is_to_the_end && watcher.lookout().sees(head)) {
         network = network.without_end();
     }
     if let Some(ratio) = pass.experts_ratio {
@@ -165,7 +164,7 @@ fn go<'a, B: Backend>(
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     while stage.is_last() && is_to_the_end {
-        if watcher.sees(head) {
+        if watcher.lookout().sees(head) {
             for batch in &network.norm(&hidden)? {
                 watcher.input(backend, &[head], batch)?;
             }

@@ -7,14 +7,14 @@ use qlaunch_shared::checkpoint::Shard;
 use qlaunch_shared::digest::sha256;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::store::{
-    ASSEMBLY, Aspect, AssembledCompanion, AssembledPiece, Assembly, Observation, Origin, PieceKeys, Step,
-    StoredFile,
+    ASSEMBLY, Aspect, AssembledCompanion, AssembledPiece, Assembly, Digested, Observation, Origin, PieceKeys,
+    Step,
 };
 use qlaunch_shared::{Error, Result};
 
 use super::begin::{first_of, range_of};
 use super::quantization::own_pieces;
-use super::relay::Observed;
+use super::relay::{Lookout, Observed};
 use super::trail::Trail;
 use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
 use crate::export::{Finished, Production, Report};
@@ -91,8 +91,7 @@ impl<'a> Kept<'a> {
             }
             // Several ranks send batches through all layers behind the first, if any.
             _ => {
-                let wanted = stage.comm.all_gather(vec![u8::from(range.is_some())])?;
-                if wanted.iter().all(|rank| rank != &[1]) {
+                if !stage.comm.any(range.is_some())? {
                     return Ok(());
                 }
                 first_of(stage.comm, &self.trail, range)?.max(stage.layers.start)..stage.layers.end
@@ -160,13 +159,11 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// The disk is full.
-    pub(super) fn save(&mut self, piece: Piece, statistics: &Statistics) -> Result<()> {
+    pub(super) fn save(&mut self, piece: Piece, lookout: &mut Lookout<'_>) -> Result<()> {
         let Some(unseen) = self.unseen.remove(&piece) else { return Ok(()) };
         let keys = self.known(piece)?;
-        for (observation, origin) in unseen.into_iter().filter_map(|index| keys.statistics.get(index)) {
-            save_observation(self.store, (observation, origin), self.model, statistics)?;
-        }
-        Ok(())
+        let unseen = unseen.into_iter().filter_map(|index| keys.statistics.get(index));
+        save_observations(self.store, unseen.map(|(seen, origin)| (seen, origin)), self.model, lookout)
     }
 
     /// Adds what the store has of a piece that is to be made.
@@ -245,8 +242,7 @@ impl<'a> Kept<'a> {
 
     /// The files of a piece as the store names them, and as they are planned.
     fn shards(&self, piece: Piece) -> Vec<(String, &'a Shard)> {
-        let group = Piece::all(self.model.config.layers).position(|other| other == piece);
-        let shards = self.resolved.layout.shards.iter().filter(|shard| Some(shard.group) == group);
+        let shards = self.resolved.layout.of_group(piece.group(self.model.config.layers));
         shards.enumerate().map(|(index, shard)| (format!("{index}.safetensors"), shard)).collect()
     }
 
@@ -265,7 +261,7 @@ impl<'a> Kept<'a> {
             for (name, shard) in self.shards(keys.piece) {
                 writer.link(&shard.file, &folder.file(&key, &name))?;
                 let stored = manifest.file(&name).cloned();
-                files.extend(stored.map(|stored| StoredFile { name: shard.file.clone(), ..stored }));
+                files.extend(stored.map(|stored| Digested { name: shard.file.clone(), ..stored }));
             }
             let path = folder.file(&key, REPORT);
             let report = std::fs::read(&path).map_err(|error| Error::io("read the store", &path, &error))?;
@@ -279,9 +275,7 @@ impl<'a> Kept<'a> {
                 _ => shared.push(self.share(writer, name, &content)?),
             }
         }
-        let text = serde_json::to_string_pretty(&Assembly::new(pieces, shared))
-            .map_err(|error| Error::bug(format!("cannot spell what was put together: {error}")))?;
-        writer.add_file(ASSEMBLY, format!("{text}\n").as_bytes())
+        writer.add_file(ASSEMBLY, Assembly::new(pieces, shared).encode()?.as_bytes())
     }
 }
 
@@ -297,7 +291,7 @@ impl Kept<'_> {
             draft.commit(0.0)?;
         }
         writer.link(&name, &self.store.folder().file(&key, COMPANION))?;
-        let file = StoredFile { name, bytes: content.len() as u64, sha256 };
+        let file = Digested { name, bytes: content.len() as u64, sha256 };
         Ok(AssembledCompanion { key, file })
     }
 }
@@ -349,25 +343,31 @@ pub(super) fn wanted<'o>(
     wanted
 }
 
-/// Puts one observation into the store.
-pub(super) fn save_observation(
+/// Puts what was observed of a layer into the store; the first artifact says what the layer cost.
+pub(super) fn save_observations<'o>(
     store: &Store,
-    (observation, origin): (&Observation, &Origin),
+    observations: impl Iterator<Item = (&'o Observation, &'o Origin)>,
     model: &Model,
-    statistics: &Statistics,
+    lookout: &mut Lookout<'_>,
 ) -> Result<()> {
-    let place = observation.layer.map_or("output head".to_owned(), |layer| format!("layer {layer}"));
-    let about = format!(
-        "{} of the {} of {place} of {}",
-        observation.aspect.name(),
-        observation.site.name(),
-        name(model)
-    );
-    let mut draft = store.draft(origin.clone(), &about)?;
-    let mut file = draft.file(STATISTICS)?;
-    write_observation(statistics, observation, model, &mut |bytes| file.write(bytes))?;
-    file.finish()?;
-    draft.commit(0.0)?;
+    let mut cost = Some(lookout.spent());
+    for (observation, origin) in observations {
+        let place = observation.layer.map_or("output head".to_owned(), |layer| format!("layer {layer}"));
+        let about = format!(
+            "{} of the {} of {place} of {}",
+            observation.aspect.name(),
+            observation.site.name(),
+            name(model)
+        );
+        let mut draft = store.draft(origin.clone(), &about)?;
+        let mut file = draft.file(STATISTICS)?;
+        let statistics = &lookout.observer.statistics;
+        write_observation(statistics, observation, model, &mut |bytes| file.write(bytes))?;
+        file.finish()?;
+        let (cpu_seconds, tokens) = cost.take().map_or((0.0, None), |(spent, tokens)| (spent, Some(tokens)));
+        tokens.into_iter().for_each(|tokens| draft.came_of(tokens));
+        draft.commit(cpu_seconds)?;
+    }
     Ok(())
 }
 

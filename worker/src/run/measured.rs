@@ -13,8 +13,11 @@ use qlaunch_shared::{Error, Result};
 use super::data;
 use super::digests::digests;
 use super::kept::name;
+use super::relay::{Observed, Relay};
 use super::trail::{STATES, Trail, write};
+use super::way::{Data, Way};
 use crate::comm::Communicator;
+use crate::network::Stage;
 use crate::ops::Backend;
 use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
@@ -34,8 +37,8 @@ pub(super) struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// What the store calls what `step` measures of a model, or of a checkpoint that was assembled just now. The first rank reads what it takes, and the others
-    /// hear of it.
+    /// What the store calls what `step` measures of a model, or of a checkpoint that was assembled just now. The first rank
+    /// reads what it takes, and the others hear of it.
     ///
     /// # Errors
     /// The model or the reference cannot be read, the store cannot be written, or a rank is gone.
@@ -126,9 +129,20 @@ impl<'a> Measured<'a> {
         Ok(true)
     }
 
-    /// The way of the tokens through the model.
-    pub(super) fn trail(&self) -> Trail<'a> {
-        Trail::new(self.store, self.name.clone(), self.served.hidden())
+    /// What is kept of the way of the tokens through the model: by a single process, or by the last of several ranks.
+    ///
+    /// # Errors
+    /// The model has no layer.
+    pub(super) fn way<'d>(&self, stage: &Stage<'_>, data: Data<'d>) -> Result<Way<'d>>
+    where
+        'a: 'd,
+    {
+        let trail = Trail::new(self.store, self.name.clone(), self.served.hidden());
+        if stage.comm.size() == 1 {
+            return Ok(Way::Alone(trail));
+        }
+        let cut = (data.samples, data.batch, data.group(stage));
+        Ok(Way::Among(Relay::new(self.store, trail.before(trail.layers())?, Observed::default(), cut)))
     }
 }
 

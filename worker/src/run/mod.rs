@@ -19,6 +19,7 @@ mod quantization;
 mod relay;
 mod team;
 mod trail;
+mod way;
 
 pub use job::run;
 pub use place::Flags;

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use qlaunch_shared::assign::{Assignment, Piece};
+use qlaunch_shared::digest::sha256;
+use qlaunch_shared::store::{ASSEMBLY, Assembly, Digested};
 use qlaunch_shared::{Error, Result};
 
 use super::again::Again;
 use super::kept::Kept;
+use super::relay::Lookout;
 use crate::calibrate::{Statistics, Wanted};
 use crate::comm::{Communicator, Tag};
 use crate::export::{Finished, Production, Report};
@@ -33,19 +36,26 @@ pub(super) enum Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Begins a checkpoint's own files on the first rank, which the others join.
-    pub(super) fn folder(production: &Production<'_>, out: &Path, stage: &Stage<'_>) -> Result<Self> {
+    /// Begins a checkpoint's own files on the first rank, which the others join; with a digest of each tensor or without.
+    pub(super) fn folder(
+        production: &Production<'_>,
+        out: &Path,
+        stage: &Stage<'_>,
+        has_digests: bool,
+    ) -> Result<Self> {
         let layout = &production.sources().resolved.layout;
-        if stage.is_first() {
-            let writer = Writer::create(out, layout)?;
-            stage.comm.barrier()?;
-            return Ok(Self::Folder { writer, made: BTreeSet::new() });
-        }
+        let created = if stage.is_first() { Some(Writer::create(out, layout)?) } else { None };
         stage.comm.barrier()?;
-        let writer = Writer::join(out, layout).map_err(|e| match e.hint {
-            Some(_) => e,
-            None => e.hint("all ranks need the output folder on a disk that they share"),
-        })?;
+        let mut writer = match created {
+            Some(writer) => writer,
+            None => Writer::join(out, layout).map_err(|e| match e.hint {
+                Some(_) => e,
+                None => e.hint("all ranks need the output folder on a disk that they share"),
+            })?,
+        };
+        if has_digests {
+            writer.take_digests();
+        }
         Ok(Self::Folder { writer, made: BTreeSet::new() })
     }
 
@@ -102,10 +112,10 @@ impl<'a> Output<'a> {
     }
 
     /// Keeps what was observed of a piece's inputs.
-    pub(super) fn save(&mut self, piece: Piece, statistics: &Statistics) -> Result<()> {
+    pub(super) fn save(&mut self, piece: Piece, lookout: &mut Lookout<'_>) -> Result<()> {
         match self {
             Self::Folder { .. } | Self::Again(_) => Ok(()),
-            Self::Store(kept) => kept.save(piece, statistics),
+            Self::Store(kept) => kept.save(piece, lookout),
         }
     }
 
@@ -168,6 +178,17 @@ impl<'a> Output<'a> {
                 for (name, content) in production.companions()? {
                     writer.add_file(&name, &content)?;
                 }
+                let digests = writer.shards().digests();
+                if !digests.is_empty() {
+                    let layout = &production.sources().resolved.layout;
+                    let headers = layout.shards.iter().map(|shard| Digested {
+                        name: shard.file.clone(),
+                        bytes: shard.header.len() as u64,
+                        sha256: sha256(&shard.header),
+                    });
+                    let assembly = Assembly::of_tensors(headers.collect(), digests);
+                    writer.add_file(ASSEMBLY, assembly.encode()?.as_bytes())?;
+                }
                 writer.publish()?;
                 Ok(true)
             }
@@ -195,8 +216,9 @@ fn gather(production: &mut Production<'_>, writer: &Writer, comm: &dyn Communica
         return Ok(false);
     }
     for rank in 1..comm.size() {
-        let report = Report::decode(&comm.recv(rank, Tag::REPORT)?)?;
-        report.written.iter().try_for_each(|name| writer.shards().count(name))?;
+        let mut report = Report::decode(&comm.recv(rank, Tag::REPORT)?)?;
+        let mut written = std::mem::take(&mut report.written).into_iter();
+        written.try_for_each(|(name, digest)| writer.shards().count(&name, digest))?;
         report.add_to(&mut production.learnt);
     }
     Ok(true)

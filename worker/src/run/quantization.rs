@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::assign::{
-    Aims, Assignment, Grouping, ModuleTensors, Piece, Resolved, resolve, resolve_with,
-};
+use qlaunch_shared::assign::{Assignment, Grouping, ModuleTensors, Piece, Resolved, resolve, resolve_with};
 use qlaunch_shared::audit::{GATES, audit};
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
@@ -55,7 +53,7 @@ pub(super) fn make<B: Backend>(
     reporter: &mut Reporter,
 ) -> Result<Option<Made>> {
     let grouping = if means.store.is_some() { Grouping::ByPiece } else { Grouping::BySize };
-    let resolved = resolve_with(model, Some(&step.recipe), aims(step, grouping))?;
+    let resolved = resolve_with(model, Some(&step.recipe), step.aims(grouping))?;
     for note in &resolved.plan.notes {
         reporter.note(note.level, note.text.as_str());
     }
@@ -69,12 +67,12 @@ pub(super) fn make<B: Backend>(
     let numeric_path = backend.numeric_path();
     let data = CalibrationData::read((model, assignment), step, means, reporter)?;
     let output = match means.store {
-        None => Output::folder(&production, out, &stage)?,
+        None => Output::folder(&production, out, &stage, !step.no_digests)?,
         Some(store) => {
             let tokens = data.as_ref().map(|data| data::identity(&data.samples));
             let digests = digests(store, (model, &files), means.comm)?;
-            if let (Some(source), Some(tokens), 0) = (&step.calibration, &tokens, means.comm.rank()) {
-                data::note_tokens(store, (source, model), (tokens, numeric_path))?;
+            if let (Some(source), Some(data), 0) = (&step.calibration, &data, means.comm.rank()) {
+                data::note_tokens(store, (source, model), (&data.samples, numeric_path))?;
             }
             let ground = Ground {
                 model,
@@ -166,11 +164,6 @@ pub(super) fn build<'a, B: Backend>(
         building.complete_all(&rest, reporter, &|| Ok(()))?;
     }
     Ok(building.into_parts())
-}
-
-/// What a step aims at.
-pub(super) const fn aims(step: &Quantize, grouping: Grouping) -> Aims {
-    Aims { shard_bytes: step.shard_bytes, grouping, mixed_groups: step.mixed_groups }
 }
 
 /// The pieces that a rank makes.

@@ -1,8 +1,9 @@
-//! What one of several ranks keeps of a calibration under way, for an attempt to go on from that was stopped: what it has seen
-//! after each group of batches, or the batches themselves as they came from the rank before.
+//! What one of several ranks keeps on the way, for an attempt to go on from that was stopped: what it has seen after each group
+//! of batches, or the batches themselves, as they came from the rank before or as they left the last layer.
 
 use std::collections::BTreeSet;
 
+use qlaunch_shared::assign::Needs;
 use qlaunch_shared::digest::sha256;
 use qlaunch_shared::store::{Key, Origin, Step};
 use qlaunch_shared::{Error, Result};
@@ -10,7 +11,7 @@ use qlaunch_shared::{Error, Result};
 use super::trail::{read, write};
 use crate::calibrate::Observer;
 use crate::ops::Backend;
-use crate::report::Reporter;
+use crate::report::{Reporter, cpu_seconds};
 use crate::store::Store;
 use crate::tokens::Samples;
 
@@ -33,7 +34,7 @@ pub(super) struct Observed {
 /// A rank's share of a pass in the store.
 pub(super) struct Relay<'a> {
     store: &'a Store,
-    /// The hidden states before this rank's first layer.
+    /// The hidden states where batches are kept.
     states: String,
     observed: Observed,
     samples: &'a Samples,
@@ -44,7 +45,7 @@ pub(super) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Of a pass whose hidden states before this rank's first layer are these.
+    /// Of a pass; `states` are the hidden states where this rank keeps batches: before its first layer, or behind the last.
     pub(super) fn new(
         store: &'a Store,
         states: &Origin,
@@ -77,8 +78,8 @@ impl<'a> Relay<'a> {
         )
     }
 
-    /// Origin of a group as it came.
-    fn came(&self, group: usize) -> Origin {
+    /// Origin of the batches of a group.
+    fn group_at(&self, group: usize) -> Origin {
         Origin::new(
             Step::Hidden,
             [("states", self.states.clone()), ("cut", self.cut()), ("group", group.to_string())],
@@ -125,36 +126,36 @@ impl<'a> Relay<'a> {
         Reporter::layer_kept()
     }
 
-    /// How many of the first groups are kept as they came.
-    pub(super) fn arrived(&self) -> usize {
-        (0..self.groups()).take_while(|&group| self.store.has(&self.came(group))).count()
+    /// How many of the first groups are kept.
+    pub(super) fn kept_groups(&self) -> usize {
+        (0..self.groups()).take_while(|&group| self.store.has(&self.group_at(group))).count()
     }
 
-    /// The first groups as they came.
+    /// The batches of the first groups.
     ///
     /// # Errors
     /// They were there, and are gone or broken now.
-    pub(super) fn read_arrived<B: Backend>(&self, backend: &B, groups: usize) -> Result<Vec<Vec<B::Tensor>>> {
+    pub(super) fn read_groups<B: Backend>(&self, backend: &B, groups: usize) -> Result<Vec<Vec<B::Tensor>>> {
         let read = |group: usize| {
-            let found = self.store.get(&self.came(group), &mut |text| tracing::warn!("{text}"))?;
-            let found = found.ok_or_else(|| gone("batches from another rank", self.store))?;
+            let found = self.store.get(&self.group_at(group), &mut |text| tracing::warn!("{text}"))?;
+            let found = found.ok_or_else(|| gone("batches that were kept", self.store))?;
             read(&found, backend, &self.samples_of(group), self.batch)
         };
         (0..groups).map(read).collect()
     }
 
-    /// Keeps a group as it came.
+    /// Keeps the batches of a group.
     ///
     /// # Errors
     /// The disk is full, or the job is to stop.
-    pub(super) fn keep_arrived<B: Backend>(
+    pub(super) fn keep_group<B: Backend>(
         &self,
         backend: &B,
         group: usize,
         states: &[B::Tensor],
     ) -> Result<()> {
-        let about = format!("group {group} as it came from the rank before");
-        write(self.store, (&self.came(group), &about), backend, (&self.samples_of(group), states))?;
+        let about = format!("group {group} of batches on their way from rank to rank");
+        write(self.store, (&self.group_at(group), &about), backend, (&self.samples_of(group), states))?;
         Reporter::layer_kept()
     }
 
@@ -168,21 +169,65 @@ impl<'a> Relay<'a> {
 
     /// Takes all of it away.
     pub(super) fn forget(&self) {
-        let all = (0..=self.groups()).flat_map(|group| [self.seen(group), self.came(group)]);
+        let all = (0..=self.groups()).flat_map(|group| [self.seen(group), self.group_at(group)]);
         all.filter(|origin| self.store.has(origin)).for_each(|origin| self.store.remove(&origin));
     }
 }
 
-/// Keeps what an observer saw of so many groups, where a rank keeps anything; otherwise it is but a moment to stop.
-pub(super) fn keep_seen(
-    relay: Option<&Relay<'_>>,
-    observer: &Observer,
-    (groups, seen): (usize, bool),
-) -> Result<()> {
-    match (relay, seen) {
-        (Some(relay), true) => relay.keep_seen(groups, &observer.freeze()),
-        (Some(_), false) => Reporter::layer_kept(),
-        (None, _) => Ok(()),
+/// What observes a pass, what is calibrated on, and what one of several ranks keeps on the way.
+pub(super) struct Lookout<'a> {
+    pub(super) observer: Observer,
+    /// None before the pass begins.
+    pub(super) samples: Option<&'a Samples>,
+    /// None for a single process, and where nothing is kept.
+    pub(super) relay: Option<Relay<'a>>,
+    /// CPU time when it was last asked for, in seconds.
+    since: f64,
+}
+
+impl<'a> Lookout<'a> {
+    /// Before a pass.
+    pub(super) fn new(observer: Observer) -> Self {
+        Self { observer, samples: None, relay: None, since: cpu_seconds() }
+    }
+
+    /// CPU time since it was last asked for, in seconds, and the tokens that went through a layer in it.
+    pub(super) fn spent(&mut self) -> (f64, u64) {
+        let now = cpu_seconds();
+        let spent = now - std::mem::replace(&mut self.since, now);
+        (spent, self.samples.map_or(0, |samples| samples.ids.len() as u64))
+    }
+
+    /// Whether the input of a linear is to be observed.
+    pub(super) fn sees(&self, module: usize) -> bool {
+        self.observer.needs(module) != Needs::default()
+    }
+
+    /// Says what is calibrated on, and where one of several ranks keeps what it has of it.
+    pub(super) fn begin(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>) {
+        self.spent();
+        self.observer.set_length(samples.length);
+        (self.samples, self.relay) = (Some(samples), relay);
+    }
+
+    /// Keeps a group as it comes from the rank before.
+    ///
+    /// # Errors
+    /// The disk is full, or the job is to stop.
+    pub(super) fn arrived<B: Backend>(&self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
+        self.relay.as_ref().map_or(Ok(()), |relay| relay.keep_group(backend, group, states))
+    }
+
+    /// Keeps what was seen of so many groups, where a rank keeps anything; otherwise it is but a moment to stop.
+    ///
+    /// # Errors
+    /// The disk is full, or the job is to stop.
+    pub(super) fn grouped(&self, groups: usize, seen: bool) -> Result<()> {
+        match (&self.relay, seen) {
+            (Some(relay), true) => relay.keep_seen(groups, &self.observer.freeze()),
+            (Some(_), false) => Reporter::layer_kept(),
+            (None, _) => Ok(()),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use qlaunch_shared::digest::{hex, sha256_of_file};
-use qlaunch_shared::store::{Key, MANIFEST, Manifest, Origin, StoreFolder, StoredFile, VERSION};
+use qlaunch_shared::store::{Digested, Key, MANIFEST, Manifest, Origin, StoreFolder, VERSION};
 use qlaunch_shared::{Error, Result};
 use sha2::{Digest, Sha256};
 
@@ -22,7 +22,8 @@ pub struct Draft {
     origin: Origin,
     key: Key,
     about: String,
-    files: Vec<StoredFile>,
+    files: Vec<Digested>,
+    tokens: Option<u64>,
 }
 
 /// A file of a draft, hashed while it is written.
@@ -42,7 +43,20 @@ impl Draft {
         let key = origin.key();
         let folder = store.drafts().join(format!("{}-{}", key.short(), unique()));
         fs::create_dir_all(&folder).map_err(|error| Error::io("write to the store", &folder, &error))?;
-        Ok(Self { store: store.clone(), folder, origin, key, about: about.to_owned(), files: Vec::new() })
+        Ok(Self {
+            store: store.clone(),
+            folder,
+            origin,
+            key,
+            about: about.to_owned(),
+            files: Vec::new(),
+            tokens: None,
+        })
+    }
+
+    /// Says how many tokens were sent through a layer for it.
+    pub const fn came_of(&mut self, tokens: u64) {
+        self.tokens = Some(tokens);
     }
 
     /// Begins a file of it.
@@ -76,7 +90,7 @@ impl Draft {
     /// It cannot be read.
     pub fn adopt(&mut self, name: &str) -> Result<()> {
         let (sha256, bytes) = sha256_of_file(&self.path(name))?;
-        self.files.push(StoredFile { name: name.to_owned(), bytes, sha256 });
+        self.files.push(Digested { name: name.to_owned(), bytes, sha256 });
         Ok(())
     }
 
@@ -94,6 +108,7 @@ impl Draft {
             host: host(),
             made_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             cpu_seconds,
+            tokens: self.tokens,
         };
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Error::bug(format!("cannot spell a manifest: {error}")))?;
@@ -149,7 +164,7 @@ impl DraftFile<'_> {
     /// The disk is full.
     pub fn finish(self) -> Result<()> {
         self.file.sync_all().map_err(|error| Error::io("write to the store", &self.path, &error))?;
-        let file = StoredFile { name: self.name, bytes: self.bytes, sha256: hex(self.hash.finalize()) };
+        let file = Digested { name: self.name, bytes: self.bytes, sha256: hex(self.hash.finalize()) };
         self.draft.files.push(file);
         Ok(())
     }

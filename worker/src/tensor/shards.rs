@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qlaunch_shared::checkpoint::{Shard, TensorEntry};
+use qlaunch_shared::digest::sha256;
+use qlaunch_shared::store::Digested;
 use qlaunch_shared::{Error, Result};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -21,6 +24,8 @@ struct Slot {
     offset: u64,
     length: u64,
     written: AtomicBool,
+    /// SHA-256 of what was written, where digests are wanted.
+    digest: OnceLock<String>,
 }
 
 /// A weight file.
@@ -45,6 +50,7 @@ impl ShardFile {
 pub struct ShardFiles {
     files: Vec<ShardFile>,
     slots: HashMap<String, Slot>,
+    has_digests: bool,
 }
 
 impl ShardFiles {
@@ -85,33 +91,51 @@ impl ShardFiles {
         self.files.push(ShardFile { direct: DirectFile::open(&path), path, file });
         let slot = |tensor: &TensorEntry| {
             let (offset, length) = (tensor.offset, tensor.length);
-            (tensor.name.clone(), Slot { shard, offset, length, written: AtomicBool::new(false) })
+            let (written, digest) = (AtomicBool::new(false), OnceLock::new());
+            (tensor.name.clone(), Slot { shard, offset, length, written, digest })
         };
         self.slots.extend(planned.tensors.iter().map(slot));
     }
 
-    /// Brings what was written to the disk, and says what it was.
+    /// Takes the digest of each tensor while it is written.
+    pub const fn take_digests(&mut self) {
+        self.has_digests = true;
+    }
+
+    /// Brings what was written to the disk, and says what it was; with digests where they are taken.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn sync(&self) -> Result<Vec<String>> {
+    pub fn sync(&self) -> Result<Vec<(String, Option<String>)>> {
         for ShardFile { path, file, .. } in &self.files {
             file.sync_all().map_err(|e| Error::io("write the weights", path, &e))?;
         }
         let written = self.slots.iter().filter(|(_, slot)| slot.written.load(Ordering::Relaxed));
-        Ok(written.map(|(name, _)| name.clone()).collect())
+        Ok(written.map(|(name, slot)| (name.clone(), slot.digest.get().cloned())).collect())
     }
 
-    /// Counts a tensor as written that another process wrote.
+    /// Counts a tensor as written that another process wrote, with this digest.
     ///
     /// # Errors
     /// It is not of the layout, or was written twice.
-    pub fn count(&self, name: &str) -> Result<()> {
+    pub fn count(&self, name: &str, digest: Option<String>) -> Result<()> {
         let slot = self.slots.get(name).ok_or_else(|| Error::bug("the tensor was not planned").key(name))?;
+        digest.into_iter().for_each(|digest| drop(slot.digest.set(digest)));
         match slot.written.swap(true, Ordering::Relaxed) {
             false => Ok(()),
             true => Err(Error::bug("the tensor was written twice").key(name)),
         }
+    }
+
+    /// All tensors with their digests, by name; none where no digests are taken.
+    pub fn digests(&self) -> Vec<Digested> {
+        let digested = |(name, slot): (&String, &Slot)| {
+            let (name, sha256) = (name.clone(), slot.digest.get()?.clone());
+            Some(Digested { name, bytes: slot.length, sha256 })
+        };
+        let mut digests: Vec<Digested> = self.slots.iter().filter_map(digested).collect();
+        digests.sort_by(|left, right| left.name.cmp(&right.name));
+        digests
     }
 
     /// Writes a tensor at its place; from any thread.
@@ -127,7 +151,12 @@ impl ShardFiles {
             return Err(Error::bug("the tensor was written twice").key(name));
         }
         let shard = &self.files[slot.shard];
-        shard.write(bytes, slot.offset).map_err(|e| Error::io("write the weights", &shard.path, &e))
+        let write = || shard.write(bytes, slot.offset);
+        let written = match self.has_digests {
+            false => write(),
+            true => rayon::join(write, || slot.digest.set(sha256(bytes))).0,
+        };
+        written.map_err(|e| Error::io("write the weights", &shard.path, &e))
     }
 
     /// Checks that every tensor was written.

@@ -91,6 +91,11 @@ impl Writer {
         })
     }
 
+    /// Takes the digest of each tensor while it is written.
+    pub const fn take_digests(&mut self) {
+        self.shards.take_digests();
+    }
+
     /// Where tensors are written.
     pub const fn shards(&self) -> &ShardFiles {
         &self.shards
@@ -215,6 +220,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use qlaunch_shared::checkpoint::{CheckpointFiles, DType, PlannedTensor};
+    use qlaunch_shared::digest::sha256;
 
     use super::*;
 
@@ -307,16 +313,20 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let out = work.path().join("out");
         assert!(Writer::join(&out, &layout(4)).is_err());
-        let writer = Writer::create(&out, &layout(4)).unwrap();
+        let mut writer = Writer::create(&out, &layout(4)).unwrap();
         assert!(Writer::join(&out, &layout(100)).is_err());
-        let other = Writer::join(&out, &layout(4)).unwrap();
+        let mut other = Writer::join(&out, &layout(4)).unwrap();
+        writer.take_digests();
+        other.take_digests();
         other.shards.write("b", &[5, 6, 7, 8]).unwrap();
         writer.shards.write("a", &[1, 2, 3, 4]).unwrap();
         let written = other.shards.sync().unwrap();
-        assert_eq!(written, ["b"]);
+        assert_eq!(written, [("b".to_owned(), Some(sha256([5, 6, 7, 8])))]);
         drop(other);
-        written.iter().try_for_each(|name| writer.shards.count(name)).unwrap();
-        assert!(writer.shards.count("b").is_err());
+        written.into_iter().try_for_each(|(name, digest)| writer.shards.count(&name, digest)).unwrap();
+        assert!(writer.shards.count("b", None).is_err());
+        let digests: Vec<_> = writer.shards.digests().into_iter().map(|tensor| tensor.sha256).collect();
+        assert_eq!(digests, [sha256([1, 2, 3, 4]), sha256([5, 6, 7, 8])]);
         writer.publish().unwrap();
         let mapped = super::super::MappedCheckpoint::open(CheckpointFiles::open(&out).unwrap()).unwrap();
         assert_eq!(mapped.tensor("b").unwrap().bytes, [5, 6, 7, 8]);
