@@ -14,29 +14,8 @@ template <class T> __device__ void quantize_fp8(const T *x, u64 count, f32 scale
     }
 }
 
-template <class T> __device__ void quantize_fp8_runs(const T *x, Runs runs, const f32 *scales, u8 *codes) {
-    EACH_PIECE_OF_ROWS(runs) {
-        u64 row = piece / in_row, column = piece % in_row * PIECE, at = row * runs.columns + column;
-        u32 own = runs.columns - column < PIECE ? runs.columns - column : PIECE;
-        f32 values[PIECE], scale[PIECE];
-        alignas(16) u8 bytes[PIECE];
-        read_piece(x + at, own, values);
-        scales_of_piece(scales, runs, row, column, own, scale);
-        for (u32 i = 0; i < own; i++) bytes[i] = e4m3_code(__fdiv_rn(values[i], scale[i]));
-        write_codes(bytes, own, codes + at);
-    }
-}
-
-template <class T> __device__ void dequantize_fp8_runs(const u8 *codes, Runs runs, const f32 *scales, T *x) {
-    EACH_PIECE_OF_ROWS(runs) {
-        u64 row = piece / in_row, column = piece % in_row * PIECE, at = row * runs.columns + column;
-        u32 own = runs.columns - column < PIECE ? runs.columns - column : PIECE;
-        f32 values[PIECE], scale[PIECE];
-        scales_of_piece(scales, runs, row, column, own, scale);
-        for (u32 i = 0; i < own; i++) values[i] = e4m3_value(codes[at + i]) * scale[i];
-        write_piece(values, own, x + at);
-    }
-}
+struct E4m3Code { __device__ u8 operator()(f32 value) const { return e4m3_code(value); } };
+struct E4m3Value { __device__ f32 operator()(u8 code) const { return e4m3_value(code); } };
 
 template <class T> __device__ void simulate_fp8(T *x, u64 count, f32 factor) {
     f32 inverse = __fdiv_rn(1.0f, factor);
@@ -69,11 +48,11 @@ template <class T> __device__ void simulate_fp8_rows(T *x, u64 columns) {
     KERNEL(quantize_fp8, T)(const T *x, u64 count, f32 scale, u8 *codes) { quantize_fp8(x, count, scale, codes); } \
     KERNEL(quantize_fp8_runs, T)(const T *x, u64 rows, u64 columns, u64 width, u64 height, u64 across, const f32 *scales, \
                                  u8 *codes) { \
-        quantize_fp8_runs(x, Runs{rows, columns, width, height, across}, scales, codes); \
+        quantize_runs(x, Runs{rows, columns, width, height, across}, scales, codes, E4m3Code()); \
     } \
     KERNEL(dequantize_fp8_runs, T)(const u8 *codes, u64 rows, u64 columns, u64 width, u64 height, u64 across, \
                                    const f32 *scales, T *x) { \
-        dequantize_fp8_runs(codes, Runs{rows, columns, width, height, across}, scales, x); \
+        dequantize_runs(codes, Runs{rows, columns, width, height, across}, scales, x, E4m3Value()); \
     } \
     KERNEL(simulate_fp8, T)(T *x, u64 count, f32 factor) { simulate_fp8(x, count, factor); } \
     KERNEL(simulate_fp8_rows, T)(T *x, u64 columns) { simulate_fp8_rows(x, columns); }

@@ -10,40 +10,18 @@ __device__ __forceinline__ u8 integer_code(f32 value, f32 largest) {
     return (u8)__float_as_uint(integer_bounded(value, largest) + 12582912.0f);
 }
 
-template <class T> __device__ void quantize_int8_runs(const T *x, Runs runs, const f32 *scales, u8 *codes) {
-    EACH_PIECE_OF_ROWS(runs) {
-        u64 row = piece / in_row, column = piece % in_row * PIECE, at = row * runs.columns + column;
-        u32 own = runs.columns - column < PIECE ? runs.columns - column : PIECE;
-        f32 values[PIECE], scale[PIECE];
-        alignas(16) u8 bytes[PIECE];
-        read_piece(x + at, own, values);
-        scales_of_piece(scales, runs, row, column, own, scale);
-        for (u32 i = 0; i < own; i++) bytes[i] = integer_code(__fdiv_rn(values[i], scale[i]), 127.0f);
-        write_codes(bytes, own, codes + at);
-    }
-}
-
-template <class T> __device__ void dequantize_int8_runs(const u8 *codes, Runs runs, const f32 *scales, T *x) {
-    EACH_PIECE_OF_ROWS(runs) {
-        u64 row = piece / in_row, column = piece % in_row * PIECE, at = row * runs.columns + column;
-        u32 own = runs.columns - column < PIECE ? runs.columns - column : PIECE;
-        f32 values[PIECE], scale[PIECE];
-        scales_of_piece(scales, runs, row, column, own, scale);
-        for (u32 i = 0; i < own; i++) values[i] = (f32)(signed char)codes[at + i] * scale[i];
-        write_piece(values, own, x + at);
-    }
-}
+struct Int8Code { __device__ u8 operator()(f32 value) const { return integer_code(value, 127.0f); } };
+struct Int8Value { __device__ f32 operator()(u8 code) const { return (f32)(signed char)code; } };
 
 // Two rows a byte, the even one in the low half; `runs.rows` counts pairs.
 template <class T> __device__ void quantize_int4_pairs(const T *x, Runs runs, const f32 *scales, u8 *codes) {
     EACH_PIECE_OF_ROWS(runs) {
-        u64 pair = piece / in_row, column = piece % in_row * PIECE, at = pair * runs.columns + column;
-        u32 own = runs.columns - column < PIECE ? runs.columns - column : PIECE;
+        PLACE_IN_ROW(runs)
         f32 values[PIECE], scale[PIECE];
         alignas(16) u8 bytes[PIECE];
         for (u32 odd = 0; odd < 2; odd++) {
-            read_piece(x + at + (pair + odd) * runs.columns, own, values);
-            scales_of_piece(scales, runs, 2 * pair + odd, column, own, scale);
+            read_piece(x + at + (row + odd) * runs.columns, own, values);
+            scales_of_piece(scales, runs, 2 * row + odd, column, own, scale);
             for (u32 i = 0; i < own; i++) {
                 u8 code = integer_code(__fdiv_rn(values[i], scale[i]), 7.0f);
                 bytes[i] = odd ? (u8)(bytes[i] | code << 4) : (u8)(code & 15);
@@ -55,16 +33,15 @@ template <class T> __device__ void quantize_int4_pairs(const T *x, Runs runs, co
 
 template <class T> __device__ void dequantize_int4_pairs(const u8 *codes, Runs runs, const f32 *scales, T *x) {
     EACH_PIECE_OF_ROWS(runs) {
-        u64 pair = piece / in_row, column = piece % in_row * PIECE, at = pair * runs.columns + column;
-        u32 own = runs.columns - column < PIECE ? runs.columns - column : PIECE;
+        PLACE_IN_ROW(runs)
         f32 values[PIECE], scale[PIECE];
         for (u32 odd = 0; odd < 2; odd++) {
-            scales_of_piece(scales, runs, 2 * pair + odd, column, own, scale);
+            scales_of_piece(scales, runs, 2 * row + odd, column, own, scale);
             for (u32 i = 0; i < own; i++) {
                 int nibble = odd ? codes[at + i] >> 4 : codes[at + i] & 15;
                 values[i] = (f32)(nibble >= 8 ? nibble - 16 : nibble) * scale[i];
             }
-            write_piece(values, own, x + at + (pair + odd) * runs.columns);
+            write_piece(values, own, x + at + (row + odd) * runs.columns);
         }
     }
 }
@@ -82,11 +59,11 @@ template <class T> __device__ void simulate_int8(T *x, u64 count, f32 factor, f3
 #define DEFINE(T) \
     KERNEL(quantize_int8_runs, T)(const T *x, u64 rows, u64 columns, u64 width, u64 height, u64 across, const f32 *scales, \
                                   u8 *codes) { \
-        quantize_int8_runs(x, Runs{rows, columns, width, height, across}, scales, codes); \
+        quantize_runs(x, Runs{rows, columns, width, height, across}, scales, codes, Int8Code()); \
     } \
     KERNEL(dequantize_int8_runs, T)(const u8 *codes, u64 rows, u64 columns, u64 width, u64 height, u64 across, \
                                     const f32 *scales, T *x) { \
-        dequantize_int8_runs(codes, Runs{rows, columns, width, height, across}, scales, x); \
+        dequantize_runs(codes, Runs{rows, columns, width, height, across}, scales, x, Int8Value()); \
     } \
     KERNEL(quantize_int4_pairs, T)(const T *x, u64 rows, u64 columns, u64 width, u64 height, u64 across, const f32 *scales, \
                                    u8 *codes) { \

@@ -1,23 +1,29 @@
 // E2M1 codes in blocks of 16 or 32 under E4M3 scales and one scale of the tensor, and what they stand for; the same
 // rounding in place. A thread has sixteen elements; two lanes share a block of 32.
 
+// Codes of a piece, and its block's scale: the wished one as E4M3 has it.
+__device__ __forceinline__ void write_nvfp4(const f32 *values, f32 wished, f32 tensor, u64 piece, u32 lanes, u8 *codes,
+                                            u8 *scales) {
+    u8 own[PIECE];
+    wished = wished < E4M3_SMALLEST ? E4M3_SMALLEST : wished > E4M3_LARGEST ? E4M3_LARGEST : wished;
+    u8 scale = e4m3_magnitude_code(wished);
+    f32 divisor = e4m3_value(scale) * tensor;
+    for (u32 i = 0; i < PIECE; i++) own[i] = e2m1_code(__fdiv_rn(values[i], divisor));
+    write_nibbles(own, true, codes + piece * PIECE / 2);
+    if (piece % lanes == 0) scales[piece / lanes] = scale;
+}
+
 template <class T>
 __device__ void quantize_nvfp4(const T *x, u64 pieces, u32 lanes, f32 tensor, f32 sixfold, u8 *codes, u8 *scales) {
     EACH_PIECE_IN_WARPS(pieces) {
         f32 values[PIECE];
-        u8 own[PIECE];
         bool is_there = piece < pieces;
         read_piece(is_there ? x + piece * PIECE : x, is_there ? PIECE : 0, values);
         u32 largest = largest_of_lanes(largest_bits(values), lanes);
         if (!is_there) continue;
         f32 wished = __fdiv_rn(__uint_as_float(largest), sixfold);
         wished = wished == 0.0f ? 1.0f : wished;
-        wished = wished < E4M3_SMALLEST ? E4M3_SMALLEST : wished > E4M3_LARGEST ? E4M3_LARGEST : wished;
-        u8 scale = e4m3_magnitude_code(wished);
-        f32 divisor = e4m3_value(scale) * tensor;
-        for (u32 i = 0; i < PIECE; i++) own[i] = e2m1_code(__fdiv_rn(values[i], divisor));
-        write_nibbles(own, true, codes + piece * PIECE / 2);
-        if (piece % lanes == 0) scales[piece / lanes] = scale;
+        write_nvfp4(values, wished, tensor, piece, lanes, codes, scales);
     }
 }
 
@@ -29,17 +35,11 @@ __device__ void quantize_nvfp4_fixed(const T *x, u64 pieces, u32 lanes, f32 amax
     u64 stride = (u64)gridDim.x * blockDim.x;
     for (u64 piece = (u64)blockIdx.x * blockDim.x + threadIdx.x; piece < pieces; piece += stride) {
         f32 values[PIECE];
-        u8 own[PIECE];
         read_piece(x + piece * PIECE, PIECE, values);
         f32 block = __fdiv_rn(magnitudes[piece / lanes], 6.0f);
         block = block == 0.0f ? 1.0f : block;
         f32 wished = __fdiv_rn(block * ceiling, sixth);
-        wished = wished < E4M3_SMALLEST ? E4M3_SMALLEST : wished > E4M3_LARGEST ? E4M3_LARGEST : wished;
-        u8 scale = e4m3_magnitude_code(wished);
-        f32 divisor = e4m3_value(scale) * tensor;
-        for (u32 i = 0; i < PIECE; i++) own[i] = e2m1_code(__fdiv_rn(values[i], divisor));
-        write_nibbles(own, true, codes + piece * PIECE / 2);
-        if (piece % lanes == 0) scales[piece / lanes] = scale;
+        write_nvfp4(values, wished, tensor, piece, lanes, codes, scales);
     }
 }
 

@@ -85,6 +85,11 @@ struct Runs { u64 rows, columns, width, height, across; };
     for (u64 piece = (u64)blockIdx.x * blockDim.x + threadIdx.x; piece < (RUNS).rows * in_row; \
          piece += (u64)gridDim.x * blockDim.x)
 
+// Where a piece of a row lies, and how many elements it has.
+#define PLACE_IN_ROW(RUNS) \
+    u64 row = piece / in_row, column = piece % in_row * PIECE, at = row * (RUNS).columns + column; \
+    u32 own = (RUNS).columns - column < PIECE ? (RUNS).columns - column : PIECE;
+
 // The scale of each element of a piece of a row.
 __device__ __forceinline__ void scales_of_piece(const f32 *scales, const Runs &runs, u64 row, u64 column, u32 count, f32 *own) {
     scales += row / runs.height * runs.across;
@@ -95,6 +100,32 @@ __device__ __forceinline__ void scales_of_piece(const f32 *scales, const Runs &r
             run++;
             left = runs.width;
         }
+    }
+}
+
+// Codes of a byte each under a scale for each run, as `code` makes one of a quotient.
+template <class T, class Code>
+__device__ __forceinline__ void quantize_runs(const T *x, Runs runs, const f32 *scales, u8 *codes, Code code) {
+    EACH_PIECE_OF_ROWS(runs) {
+        PLACE_IN_ROW(runs)
+        f32 values[PIECE], scale[PIECE];
+        alignas(16) u8 bytes[PIECE];
+        read_piece(x + at, own, values);
+        scales_of_piece(scales, runs, row, column, own, scale);
+        for (u32 i = 0; i < own; i++) bytes[i] = code(__fdiv_rn(values[i], scale[i]));
+        write_codes(bytes, own, codes + at);
+    }
+}
+
+// What they stand for, as `value` reads one.
+template <class T, class Value>
+__device__ __forceinline__ void dequantize_runs(const u8 *codes, Runs runs, const f32 *scales, T *x, Value value) {
+    EACH_PIECE_OF_ROWS(runs) {
+        PLACE_IN_ROW(runs)
+        f32 values[PIECE], scale[PIECE];
+        scales_of_piece(scales, runs, row, column, own, scale);
+        for (u32 i = 0; i < own; i++) values[i] = value(codes[at + i]) * scale[i];
+        write_piece(values, own, x + at);
     }
 }
 
