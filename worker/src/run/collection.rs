@@ -17,7 +17,7 @@ use super::kept::{Kept, save_observation, wanted};
 use super::quantization::{Means, aims};
 use super::relay::{Observed, Relay, keep_seen};
 use crate::calibrate::{Observer, Wanted};
-use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
+use crate::network::{CacheSide, Demands, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::Store;
@@ -232,6 +232,10 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
 }
 
 impl<B: Backend> Tap<B> for Collector<'_> {
+    fn demands(&self) -> Demands {
+        Tap::<B>::demands(&self.observer)
+    }
+
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         self.observer.input(backend, readers, x)
     }

@@ -15,7 +15,7 @@ use crate::comm::Communicator;
 use crate::evaluate::{
     Against, CheckpointWeights, KeptReference, ServedNumerics, Simulator, keep_reference, measure,
 };
-use crate::network::{CacheSide, Inputs, Network, Stage, Start, Streaming, Tap};
+use crate::network::{CacheSide, Demands, Inputs, Network, Stage, Start, Streaming, Tap};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tensor::MappedCheckpoint;
@@ -133,6 +133,10 @@ struct Kept<'s, 't, 'a> {
 }
 
 impl<B: Backend> Tap<B> for Kept<'_, '_, '_> {
+    fn demands(&self) -> Demands {
+        Demands { scores: true, ..Demands::default() }
+    }
+
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         self.simulator.input(backend, readers, x)
     }
