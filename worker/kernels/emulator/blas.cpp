@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 using Status = int;
@@ -54,7 +55,38 @@ static bool fits(const Product &product, const Layout &a, const Layout &b, const
     return k == l && m == d.rows && n == d.columns && dense && a.batch == b.batch && b.batch == d.batch && a.type == b.type;
 }
 
+// A product that stands on a stream.
+struct Task { Product product; Layout a, b, d; const char *from_a, *from_b; char *to; };
+
+static void multiply(void *queued) {
+    std::unique_ptr<Task> task((Task *)queued);
+    const auto &[product, a, b, d, from_a, from_b, to] = *task;
+    uint64_t m = d.rows, n = d.columns, k = product.a_transposed ? a.rows : a.columns;
+    for (int32_t index = 0; index < d.batch; index++) {
+        // [k][m] and [n][k].
+        auto left = unpacked(a, from_a + index * a.distance * size(a.type), product.a_transposed);
+        auto right = unpacked(b, from_b + index * b.distance * size(b.type), product.b_transposed);
+        char *out = to + index * d.distance * size(d.type);
+        std::vector<float> sums(m);
+        for (uint64_t column = 0; column < n; column++) {
+            sums.assign(m, 0.0f);
+            for (uint64_t depth = 0; depth < k; depth++) {
+                float factor = right[column * k + depth];
+                const float *row = left.data() + depth * m;
+                for (uint64_t place = 0; place < m; place++) sums[place] += row[place] * factor;
+            }
+            for (uint64_t row = 0; row < m; row++) {
+                float bias = product.epilogue == BIAS ? read(d.type, (char *)product.bias + row * size(d.type)) : 0.0f;
+                write(d.type, out + (column * d.stride + row) * size(d.type), sums[row] + bias);
+            }
+        }
+    }
+}
+
 extern "C" {
+// The emulated driver's.
+void emulated_queue(void *stream, void (*act)(void *), void *with);
+
 Status cublasLtCreate(void **handle) { *handle = malloc(1); return 0; }
 Status cublasLtDestroy(void *handle) { free(handle); return 0; }
 Status cublasLtMatmulDescCreate(Product **product, int compute, int scale) {
@@ -109,31 +141,12 @@ Status cublasLtMatmulAlgoCheck(void *, const Product *product, const Layout *a, 
 }
 Status cublasLtMatmul(void *, const Product *product, const float *alpha, const char *from_a, const Layout *a,
                       const char *from_b, const Layout *b, const float *beta, const char *, const Layout *, char *to,
-                      const Layout *d, const Algorithm *algorithm, void *, size_t, void *) {
+                      const Layout *d, const Algorithm *algorithm, void *, size_t, void *stream) {
     if (!fits(*product, *a, *b, *d) || *alpha != 1 || *beta != 0) return INVALID_VALUE;
     const char *places[] = {from_a, from_b, to, to};
     for (int place = 0; place < 4; place++)
         if ((uintptr_t)places[place] % algorithm->data[place] != 0) return INVALID_VALUE;
-    uint64_t m = d->rows, n = d->columns, k = product->a_transposed ? a->rows : a->columns;
-    for (int32_t index = 0; index < d->batch; index++) {
-        // [k][m] and [n][k].
-        auto left = unpacked(*a, from_a + index * a->distance * size(a->type), product->a_transposed);
-        auto right = unpacked(*b, from_b + index * b->distance * size(b->type), product->b_transposed);
-        char *out = to + index * d->distance * size(d->type);
-        std::vector<float> sums(m);
-        for (uint64_t column = 0; column < n; column++) {
-            sums.assign(m, 0.0f);
-            for (uint64_t depth = 0; depth < k; depth++) {
-                float factor = right[column * k + depth];
-                const float *row = left.data() + depth * m;
-                for (uint64_t place = 0; place < m; place++) sums[place] += row[place] * factor;
-            }
-            for (uint64_t row = 0; row < m; row++) {
-                float bias = product->epilogue == BIAS ? read(d->type, (char *)product->bias + row * size(d->type)) : 0.0f;
-                write(d->type, out + (column * d->stride + row) * size(d->type), sums[row] + bias);
-            }
-        }
-    }
+    emulated_queue(stream, multiply, new Task{*product, *a, *b, *d, from_a, from_b, to});
     return 0;
 }
 }

@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 out=$1
-sources=("$here"/*.cpp "$here"/../*.cu "$here"/../*.cuh "$here/../../src/ops/cuda/kernels.rs" "$0")
+sources=("$here"/*.[ch]pp "$here"/../*.cu "$here"/../*.cuh "$here/../../src/ops/cuda/kernels.rs" "$0")
 state=$(cat "${sources[@]}" | sha256sum)
 [ "$(cat "$out/state" 2>/dev/null)" = "$state" ] && exit
 mkdir -p "$(dirname "$out")"
@@ -19,8 +19,11 @@ done >"$work/entries.inc"
 # Products and sums are rounded one by one, as on the GPU.
 options=(-std=c++17 -shared -fPIC -ffp-contract=off -U_FORTIFY_SOURCE -I"$work")
 c++ "${options[@]}" -O1 -Wl,-soname,libcuda.so.1 -o "$work/libcuda.so.1" "$here/driver.cpp" &
-c++ "${options[@]}" -O3 -Wl,-soname,libcublasLt.so.12 -o "$work/libcublasLt.so.12" "$here/blas.cpp"
+c++ "${options[@]}" -O3 -c -o "$work/blas.o" "$here/blas.cpp"
 wait $!
+# It queues its products on the driver's streams.
+c++ -shared -Wl,-soname,libcublasLt.so.12 -Wl,-rpath,'$ORIGIN' -o "$work/libcublasLt.so.12" "$work/blas.o" "$work/libcuda.so.1"
+rm "$work/blas.o"
 echo "$state" >"$work/state"
 rm -rf "$out"
 # Another process may have been faster, with the same.

@@ -1,8 +1,7 @@
 // A GPU played by the host: the driver's functions that the worker calls, and the kernels compiled from their own sources, each
 // block's threads taking turns. What a real GPU rounds otherwise (exp, erf) and how fast it is, it cannot show.
 //
-// EMULATED_GPUS says how many there are, EMULATED_CAPABILITY of which kind (90), EMULATED_MEMORY how many bytes each has.
-#include <algorithm>
+// EMULATED_GPUS says how many there are, EMULATED_CAPABILITY of which kind (90).
 #include <cmath>
 #include <csetjmp>
 #include <cstdint>
@@ -10,11 +9,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <string>
 #include <ucontext.h>
+#include <tuple>
 #include <utility>
 #include <vector>
+
+#include "streams.hpp"
 
 // ---- what the compiler of CUDA C knows ----
 #define EMULATED
@@ -100,31 +101,30 @@ template <> f16 narrow<f16>(f32 x) {
 #include "kernels.inc"
 
 // ---- launching ----
-using Kernel = void (*)(void **);
+// A kernel with its arguments, which are taken when it is queued.
+using Bound = std::function<void()>;
+using Kernel = Bound (*)(void **);
 
-template <class... A, size_t... I>
-static void call(void (*kernel)(A...), void **parameters, std::index_sequence<I...>) {
-    kernel(*(A *)parameters[I]...);
-}
-template <auto kernel> struct Invoke;
-template <class... A, void (*kernel)(A...)> struct Invoke<kernel> {
-    static void with(void **parameters) { call(kernel, parameters, std::index_sequence_for<A...>()); }
+template <auto kernel> struct Binding;
+template <class... A, void (*kernel)(A...)> struct Binding<kernel> {
+    template <size_t... I> static Bound take(void **parameters, std::index_sequence<I...>) {
+        return [values = std::make_tuple(*(A *)parameters[I]...)] { std::apply(kernel, values); };
+    }
+    static Bound of(void **parameters) { return take(parameters, std::index_sequence_for<A...>()); }
 };
 
 static const std::map<std::string, Kernel> &kernels() {
-#define ENTRY(NAME) {#NAME, Invoke<NAME>::with},
+#define ENTRY(NAME) {#NAME, Binding<NAME>::of},
     static const std::map<std::string, Kernel> all = {
 #include "entries.inc"
     };
     return all;
 }
 
-static Kernel kernel;
-static void **arguments;
-static std::mutex one_at_a_time;
+static const Bound *work;
 
 static void enter() {
-    kernel(arguments);
+    (*work)();
     running->ended = true;
     _longjmp(scheduler, 1);
 }
@@ -157,18 +157,6 @@ static void run_block(std::vector<Fiber> &fibers) {
 }
 
 // ---- cuda.h ----
-using Status = int;
-enum { OUT_OF_MEMORY = 2, INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_DEVICE = 101, NOT_FOUND = 500 };
-
-static unsigned long long setting(const char *name, unsigned long long otherwise) {
-    const char *text = getenv(name);
-    return text ? strtoull(text, nullptr, 10) : otherwise;
-}
-
-static size_t taken;
-static const size_t FENCE = 64;
-static size_t memory() { return setting("EMULATED_MEMORY", (size_t)16 << 30); }
-
 extern "C" {
 Status cuInit(unsigned flags) { return flags == 0 ? 0 : INVALID_VALUE; }
 Status cuDriverGetVersion(int *version) { *version = 13000; return 0; }
@@ -190,65 +178,8 @@ Status cuDeviceGetAttribute(int *value, int attribute, int) {
 }
 Status cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(uintptr_t)(device + 1); return 0; }
 Status cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-static thread_local void *current;
 Status cuCtxSetCurrent(void *context) { current = context; return 0; }
 Status cuCtxGetCurrent(void **context) { *context = current; return 0; }
-Status cuCtxSynchronize() { return 0; }
-Status cuStreamCreate(void **stream, unsigned) { *stream = malloc(1); return 0; }
-Status cuStreamDestroy_v2(void *stream) { free(stream); return 0; }
-Status cuStreamSynchronize(void *) { return 0; }
-Status cuStreamWaitEvent(void *, void *, unsigned) { return 0; }
-Status cuEventCreate(void **event, unsigned) { *event = malloc(1); return 0; }
-Status cuEventRecord(void *, void *) { return 0; }
-Status cuEventQuery(void *) { return 0; }
-Status cuEventSynchronize(void *) { return 0; }
-Status cuEventDestroy_v2(void *event) { free(event); return 0; }
-
-Status cuMemGetInfo_v2(size_t *free, size_t *total) {
-    std::lock_guard<std::mutex> lock(one_at_a_time);
-    *total = memory();
-    *free = *total - std::min(taken, *total);
-    return current ? 0 : 201;
-}
-// Memory is noise until it is written, and has a fence behind it.
-Status cuMemAllocAsync(uint64_t *address, size_t bytes, void *) {
-    std::lock_guard<std::mutex> lock(one_at_a_time);
-    if (!current) return 201;
-    if (taken + bytes > memory()) return OUT_OF_MEMORY;
-    char *place = (char *)aligned_alloc(256, (256 + bytes + FENCE + 255) / 256 * 256);
-    memset(place, 0xff, 256 + bytes + FENCE);
-    memcpy(place, &bytes, sizeof bytes);
-    taken += bytes;
-    *address = (uint64_t)(uintptr_t)(place + 256);
-    return 0;
-}
-Status cuMemFreeAsync(uint64_t address, void *) {
-    std::lock_guard<std::mutex> lock(one_at_a_time);
-    char *place = (char *)(uintptr_t)address - 256;
-    size_t bytes;
-    memcpy(&bytes, place, sizeof bytes);
-    for (size_t at = 0; at < FENCE; at++) {
-        if (place[256 + bytes + at] == (char)0xff) continue;
-        fprintf(stderr, "emulated GPU: something was written behind %zu bytes of memory\n", bytes);
-        abort();
-    }
-    taken -= bytes;
-    free(place);
-    return 0;
-}
-Status cuDeviceGetDefaultMemPool(void **pool, int) { *pool = (void *)8; return 0; }
-Status cuMemPoolSetAttribute(void *, int attribute, void *) { return attribute == 4 ? 0 : INVALID_VALUE; }
-Status cuMemPoolGetAttribute(void *, int, void *value) { memset(value, 0, 8); return 0; }
-Status cuMemAlloc_v2(uint64_t *address, size_t bytes) { return cuMemAllocAsync(address, bytes, nullptr); }
-Status cuMemFree_v2(uint64_t address) { return cuMemFreeAsync(address, nullptr); }
-Status cuMemHostAlloc(void **place, size_t bytes, unsigned) { *place = malloc(bytes); return *place ? 0 : OUT_OF_MEMORY; }
-Status cuMemFreeHost(void *place) { free(place); return 0; }
-Status cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { memcpy((void *)to, from, bytes); return 0; }
-Status cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) { memcpy(to, (void *)from, bytes); return 0; }
-Status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) { return cuMemcpyHtoD_v2(to, from, bytes); }
-Status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) { return cuMemcpyDtoH_v2(to, from, bytes); }
-Status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) { memcpy((void *)to, (void *)from, bytes); return 0; }
-Status cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *) { memset((void *)to, value, bytes); return 0; }
 
 Status cuModuleLoadData(void **module, const void *) { *module = malloc(1); return 0; }
 Status cuModuleUnload(void *module) { free(module); return 0; }
@@ -258,22 +189,25 @@ Status cuModuleGetFunction(void **function, void *, const char *name) {
     *function = (void *)found->second;
     return 0;
 }
-Status cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
-                      void *, void **parameters, void **) {
-    if (gx == 0 || gy == 0 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1 || gy > 65535) return INVALID_VALUE;
-    std::lock_guard<std::mutex> lock(one_at_a_time);
-    kernel = (Kernel)function;
-    arguments = parameters;
-    gridDim = {gx, gy, 1};
-    blockDim = {bx, 1, 1};
+static void run_grid(const Bound &bound, Side grid, Side block) {
+    work = &bound;
+    gridDim = grid;
+    blockDim = block;
     static std::vector<Fiber> fibers;
-    fibers.resize(bx);
+    fibers.resize(block.x);
     for (Fiber &fiber : fibers) fiber.stack.resize(32 << 10);
-    for (unsigned y = 0; y < gy; y++)
-        for (unsigned x = 0; x < gx; x++) {
+    for (unsigned y = 0; y < grid.y; y++)
+        for (unsigned x = 0; x < grid.x; x++) {
             blockIdx = {x, y, 0};
             run_block(fibers);
         }
+}
+Status cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
+                      void *stream, void **parameters, void **) {
+    if (gx == 0 || gy == 0 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1 || gy > 65535) return INVALID_VALUE;
+    Lock lock(one_at_a_time);
+    Bound bound = ((Kernel)function)(parameters);
+    queue(stream, [=] { run_grid(bound, {gx, gy, 1}, {bx, 1, 1}); });
     return 0;
 }
 Status cuGetErrorName(Status, const char **text) { *text = "EMULATED_ERROR"; return 0; }

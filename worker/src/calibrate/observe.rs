@@ -8,7 +8,7 @@ use qlaunch_shared::model::Model;
 
 use super::Statistics;
 use super::collect::Collection;
-use crate::network::{CacheSide, Inputs, Tap};
+use crate::network::{CacheSide, Demands, Inputs, Tap};
 use crate::ops::{Backend, Magnitude, hadamard};
 
 /// What is to be observed.
@@ -75,6 +75,8 @@ pub struct Observer {
     routed: Vec<bool>,
     /// Values of a head.
     head_dim: usize,
+    /// Channels of the widest activation whose products are summed.
+    widest_gram: usize,
     /// Tokens of a sample.
     length: usize,
     /// Sums that still grow, by the first linear that reads the activation, and whether experts were looked at that the model
@@ -86,7 +88,10 @@ pub struct Observer {
 impl Observer {
     /// An observer that has seen nothing.
     pub fn new(wanted: Wanted, model: &Model) -> Self {
+        let summed = wanted.inputs.iter().filter(|(_, needs)| needs.gram || needs.rounded_gram);
+        let columns = summed.filter_map(|(module, _)| model.modules[*module].role.weight_shape()?.pop());
         Self {
+            widest_gram: columns.max().unwrap_or(0),
             wanted,
             statistics: Statistics::default(),
             routed: model.modules.iter().map(|module| module.expert().is_some()).collect(),
@@ -168,6 +173,10 @@ impl Observer {
 }
 
 impl<B: Backend> Tap<B> for Observer {
+    fn demands(&self) -> Demands {
+        Demands { gram: self.widest_gram, ..Demands::default() }
+    }
+
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         let wanting: Vec<usize> =
             readers.iter().copied().filter(|&module| self.needs(module) != Needs::default()).collect();

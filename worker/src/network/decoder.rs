@@ -7,6 +7,7 @@ use qlaunch_shared::model::ModelConfig;
 use qlaunch_shared::{Error, Result};
 
 use super::layer::{FeedForward, GatedMlp, LayerWeights, Projection};
+use super::memory::Demands;
 use crate::ops::{AttentionShape, Backend, Linear, RotaryTables};
 use crate::tensor::host::HostTensor;
 
@@ -59,6 +60,11 @@ pub trait Tap<B: Backend> {
     /// What was seen cannot be used.
     fn widened(&mut self, _layer: usize, _tokens: &[u64]) -> Result<()> {
         Ok(())
+    }
+
+    /// What it has the device do: memory is planned for it.
+    fn demands(&self) -> Demands {
+        Demands::default()
     }
 
     /// Whether the batches that now go through a layer will go through it again: their inputs are kept then, and what comes

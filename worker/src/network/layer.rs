@@ -53,14 +53,10 @@ pub(super) struct LayerWeights<T> {
 }
 
 impl<T> LayerWeights<T> {
-    /// Brings one layer to the device.
-    pub(super) fn load<B: Backend<Tensor = T>>(
-        backend: &B,
-        weights: &dyn Weights,
-        layer: usize,
-    ) -> Result<Self> {
+    /// Brings one layer to the device, tensor by tensor.
+    pub(super) fn load(weights: &dyn Weights, layer: usize, bring: Bring<'_, T>) -> Result<Self> {
         use model::Projection::{Key, Output, Query, Value};
-        let source = Source::new(backend, weights, layer);
+        let mut source = Source::new(weights, layer, bring);
         let head_norms = match source.model.config.family.has_head_norms() {
             true => Some((source.norm("self_attn.q_norm")?, source.norm("self_attn.k_norm")?)),
             false => None,
@@ -107,9 +103,12 @@ impl<T> GatedMlp<T> {
     }
 }
 
-/// Where one layer's weights come from.
-struct Source<'a, B: Backend> {
-    backend: &'a B,
+/// What brings a tensor to the device.
+pub(super) type Bring<'a, T> = &'a mut dyn FnMut(HostTensor) -> Result<T>;
+
+/// Where one layer's weights come from, and what brings them to the device.
+struct Source<'a, T> {
+    bring: Bring<'a, T>,
     weights: &'a dyn Weights,
     model: &'a Model,
     layer: usize,
@@ -117,31 +116,31 @@ struct Source<'a, B: Backend> {
     linears: BTreeMap<(Part, Option<model::Projection>), usize>,
 }
 
-impl<'a, B: Backend> Source<'a, B> {
-    fn new(backend: &'a B, weights: &'a dyn Weights, layer: usize) -> Self {
+impl<'a, T> Source<'a, T> {
+    fn new(weights: &'a dyn Weights, layer: usize, bring: Bring<'a, T>) -> Self {
         let model = weights.model();
         let own = model.modules.iter().enumerate().filter(|(_, part)| part.layer == Some(layer));
         let linears = own.filter(|(_, part)| part.is_linear());
         let linears = linears.map(|(module, part)| ((part.part, part.projection), module)).collect();
-        Self { backend, weights, model, layer, linears }
+        Self { bring, weights, model, layer, linears }
     }
 
-    fn projection(&self, part: Part, projection: Option<model::Projection>) -> Result<Projection<B::Tensor>> {
+    fn projection(&mut self, part: Part, projection: Option<model::Projection>) -> Result<Projection<T>> {
         let module = *self
             .linears
             .get(&(part, projection))
             .ok_or_else(|| Error::bug(format!("layer {} lacks {projection:?} of {part:?}", self.layer)))?;
-        let weight = self.backend.adopt(self.weights.weight(module)?)?;
-        let bias = self.weights.bias(module)?.map(|bias| self.backend.adopt(bias)).transpose()?;
+        let weight = (self.bring)(self.weights.weight(module)?)?;
+        let bias = self.weights.bias(module)?.map(&mut self.bring).transpose()?;
         Ok(Projection { module, weight, bias })
     }
 
-    fn norm(&self, name: &str) -> Result<B::Tensor> {
+    fn norm(&mut self, name: &str) -> Result<T> {
         let module = self.model.module(&format!("model.layers.{}.{name}", self.layer))?;
-        self.backend.adopt(self.weights.weight(module)?)
+        (self.bring)(self.weights.weight(module)?)
     }
 
-    fn gated_mlp(&self, part: Part) -> Result<GatedMlp<B::Tensor>> {
+    fn gated_mlp(&mut self, part: Part) -> Result<GatedMlp<T>> {
         use model::Projection::{Down, Gate, Up};
         Ok(GatedMlp {
             gate: self.projection(part, Some(Gate))?,
@@ -150,14 +149,12 @@ impl<'a, B: Backend> Source<'a, B> {
         })
     }
 
-    fn feed_forward(&self) -> Result<FeedForward<B::Tensor>> {
+    fn feed_forward(&mut self) -> Result<FeedForward<T>> {
         let Some(experts) = self.model.config.experts_of(self.layer) else {
             return self.gated_mlp(Part::Mlp).map(FeedForward::Dense);
         };
+        let router = self.projection(Part::Router, None)?;
         let experts = (0..experts.count as u32).map(|expert| self.gated_mlp(Part::Expert(expert)));
-        Ok(FeedForward::Mixture(Mixture {
-            router: self.projection(Part::Router, None)?,
-            experts: experts.collect::<Result<_>>()?,
-        }))
+        Ok(FeedForward::Mixture(Mixture { router, experts: experts.collect::<Result<_>>()? }))
     }
 }

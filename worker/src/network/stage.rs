@@ -71,11 +71,16 @@ impl<'a> Stage<'a> {
         backend.adopt(decode(&message)?)
     }
 
-    /// Hands hidden states to the stage behind.
-    pub(super) fn pass_on<B: Backend>(&self, backend: &B, hidden: &B::Tensor) -> Result<()> {
+    /// Hands hidden states to the stage behind, as they are at a moment.
+    pub(super) fn pass_on<B: Backend>(
+        &self,
+        backend: &B,
+        hidden: &B::Tensor,
+        since: &B::Moment,
+    ) -> Result<()> {
         let mut message = Vec::new();
-        backend.inspect(hidden, &mut |view| {
-            message = encode(view.dtype(), view.shape(), &view.to_bytes());
+        backend.take(hidden, since, &mut |view| {
+            message = encode(view.dtype(), view.shape(), &view.bytes());
             Ok(())
         })?;
         self.comm.send(self.comm.rank() + 1, Tag::HIDDEN, message)

@@ -3,8 +3,8 @@
 //! Over several ranks, each of which owns a block of layers, batches go through a block in groups, so that the next rank
 //! starts with the first group while this one works on the second; a block's layers are then brought in once a group.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::{Error, Result};
@@ -12,56 +12,14 @@ use qlaunch_shared::{Error, Result};
 use super::decoder::{CacheSide, Inputs, Pass, Tap, Turn};
 use super::layer::LayerWeights;
 use super::memory::{Load, Needs};
+use super::outbox::Outbox;
 use super::rotary;
 use super::stage::Stage;
+use super::start::{Progress, Start, Streaming};
+use super::supply::Supply;
 use super::weights::Weights;
 use crate::ops::Backend;
 use crate::tokens::Samples;
-
-/// How far a pass has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Decoder layer at work, from 1.
-    pub layer: usize,
-    /// Tokens that this step sent through the layer.
-    pub tokens: usize,
-}
-
-/// How batches go through the layers of one of several ranks; a single process takes layer by layer whatever is asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Streaming {
-    /// All batches go through a layer before any goes through the next: what the tap makes of a layer changes what comes
-    /// behind it. Each rank waits for the one before.
-    #[default]
-    LayerByLayer,
-    /// Batches go through in groups, and all turns are taken at the end: what the tap keeps of a layer is small, and no turn
-    /// asks for another pass.
-    InGroups,
-    /// Batches go through in groups first, unseen, for the ranks behind; then layer by layer: what the tap keeps of a layer
-    /// is large, or asks for another pass, and what comes behind does not depend on it.
-    AheadThenLayerByLayer,
-}
-
-/// Where a pass begins: what an attempt before this one has left of it.
-pub struct Start<T> {
-    /// Layers that are gone through, of those of the stage.
-    pub layers: Range<usize>,
-    /// Hidden states before the first of these, all batches; embedded or received where there are none.
-    pub states: Option<Vec<T>>,
-    /// The first so many groups are done on all ranks ([`Streaming::InGroups`]).
-    pub done: usize,
-    /// The first groups as they came from the rank before ([`Streaming::AheadThenLayerByLayer`]).
-    pub arrived: Vec<Vec<T>>,
-    /// So many groups have come to the rank behind.
-    pub passed_on: usize,
-}
-
-impl<T> Start<T> {
-    /// At the first of these layers, with nothing done.
-    pub const fn at(layers: Range<usize>) -> Self {
-        Self { layers, states: None, done: 0, arrived: Vec::new(), passed_on: 0 }
-    }
-}
 
 /// Sees nothing.
 struct Unseen;
@@ -87,12 +45,16 @@ pub struct Network<'a, B: Backend> {
 }
 
 /// Batches on their way through a stage, and who is told about it.
-struct Flow<'f, 'p, B: Backend> {
-    pass: Pass<'p, B>,
+struct Flow<'f, 'e, B: Backend> {
+    pass: Pass<'e, B>,
     progress: &'f mut dyn FnMut(Progress) -> Result<()>,
     /// Hidden states before the first layer, where this rank embeds tokens.
     embedded: std::vec::IntoIter<B::Tensor>,
     batches: usize,
+    /// The layers, in the order of [`Network::order`].
+    supply: Supply<'e, B>,
+    /// The way to the stage behind; none where this one is the last.
+    outbox: Option<Outbox<'f, B>>,
 }
 
 impl<'a, B: Backend> Network<'a, B> {
@@ -178,9 +140,7 @@ impl<'a, B: Backend> Network<'a, B> {
         let (backend, config) = (self.backend, &self.model().config);
         let tables = rotary::tables(backend, config, samples.length)?;
         let batch_size = self.stage.batch(batch_size, samples.count());
-        let load =
-            Load { tokens: samples.ids.len(), batch: batch_size * samples.length, length: samples.length };
-        Needs::of(self.model(), &self.stage, load).admit(backend.free_memory()?)?;
+        self.needs(samples, batch_size, tap).admit(backend.free_memory()?)?;
         let pass = Pass {
             backend,
             config,
@@ -196,36 +156,91 @@ impl<'a, B: Backend> Network<'a, B> {
             false => Vec::new(),
         };
         let batches = samples.batches(batch_size).count();
-        let mut flow = Flow { pass, progress, embedded: embedded.into_iter(), batches };
         let streaming = match self.stage.comm.size() {
             1 => Streaming::LayerByLayer,
             _ => self.streaming,
         };
-        let hidden = match streaming {
+        let (order, over) = (self.order(streaming, &start, batches), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let supply = Supply::new(scope, (backend, self.weights), order, &over);
+            let outbox = (!self.stage.is_last()).then(|| Outbox::open(scope, backend, &self.stage));
+            let embedded = embedded.into_iter();
+            let mut flow = Flow { pass, progress, embedded, batches, supply, outbox };
+            let hidden = self.send(&mut flow, (streaming, start), tap)?;
+            flow.outbox.take().map_or(Ok(()), Outbox::close)?;
+            Ok(if self.stage.is_last() { hidden } else { Vec::new() })
+        })
+    }
+
+    /// What a pass in batches of this size needs of the device's memory.
+    fn needs(&self, samples: &Samples, batch_size: usize, tap: &dyn Tap<B>) -> Needs {
+        let load = Load {
+            tokens: samples.ids.len(),
+            batch: batch_size * samples.length,
+            length: samples.length,
+            moving: self.moving(samples.batches(batch_size).count()),
+            is_ahead: self.backend.brings_ahead(),
+            demands: tap.demands(),
+        };
+        Needs::of(self.model(), &self.stage, load)
+    }
+
+    /// Bytes that a pass is planned with, but for what libraries have for themselves.
+    #[cfg(test)]
+    pub(crate) fn plan(&self, samples: &Samples, batch_size: usize, tap: &dyn Tap<B>) -> u64 {
+        self.needs(samples, batch_size, tap).total() - super::memory::OVERHEAD
+    }
+
+    /// Batches that are there beside those that are kept: those of a group, and those on their way to the stage behind.
+    fn moving(&self, batches: usize) -> usize {
+        if self.stage.comm.size() > 1 { self.stage.group(batches) + Outbox::<B>::ROOM } else { 0 }
+    }
+
+    /// The layers of a pass as batches go through them.
+    fn order(&self, streaming: Streaming, start: &Start<B::Tensor>, batches: usize) -> Vec<usize> {
+        let groups = batches.div_ceil(self.stage.group(batches));
+        let whole = |groups: usize| (0..groups).flat_map(|_| self.stage.layers.clone());
+        match streaming {
+            Streaming::LayerByLayer => start.layers.clone().collect(),
+            Streaming::InGroups => whole(groups.saturating_sub(start.done)).collect(),
+            Streaming::AheadThenLayerByLayer => {
+                let unsent = if self.stage.is_last() { 0 } else { groups.saturating_sub(start.passed_on) };
+                whole(unsent).chain(start.layers.clone()).collect()
+            }
+        }
+    }
+
+    /// Sends all batches through the stage and on; what comes behind it, where this rank keeps that.
+    fn send(
+        &self,
+        flow: &mut Flow<'_, '_, B>,
+        (streaming, start): (Streaming, Start<B::Tensor>),
+        tap: &mut dyn Tap<B>,
+    ) -> Result<Vec<B::Tensor>> {
+        match streaming {
             Streaming::LayerByLayer => {
                 let inputs = match start.states {
                     Some(states) => states,
-                    None => self.inputs(&mut flow, batches)?,
+                    None => self.inputs(flow, flow.batches)?,
                 };
-                let hidden = self.layer_by_layer(&mut flow, (start.layers, inputs), tap)?;
-                self.hand_on(hidden)?
+                let hidden = self.layer_by_layer(flow, (start.layers, inputs), tap)?;
+                self.hand_on(flow, hidden)
             }
             Streaming::InGroups => {
-                let hidden = self.in_groups(&mut flow, start.done, tap)?;
+                let hidden = self.in_groups(flow, start.done, tap)?;
                 for layer in self.stage.layers.clone() {
-                    if !matches!(tap.turn(backend, layer)?, Turn::Next) {
+                    if !matches!(tap.turn(self.backend, layer)?, Turn::Next) {
                         return Err(Error::bug("a layer is to be repeated, and its inputs are gone"));
                     }
                 }
-                hidden
+                Ok(hidden)
             }
             Streaming::AheadThenLayerByLayer => {
                 let layers = start.layers.clone();
-                let inputs = self.ahead(&mut flow, start, tap)?;
-                self.layer_by_layer(&mut flow, (layers, inputs), tap)?
+                let inputs = self.ahead(flow, start, tap)?;
+                self.layer_by_layer(flow, (layers, inputs), tap)
             }
-        };
-        Ok(if self.stage.is_last() { hidden } else { Vec::new() })
+        }
     }
 
     /// The next so many batches before this stage's first layer.
@@ -245,24 +260,22 @@ impl<'a, B: Backend> Network<'a, B> {
     ) -> Result<Vec<B::Tensor>> {
         let unread = flow.pass.unread;
         for layer in layers {
-            let mut weights = LayerWeights::load(self.backend, self.weights, layer)?;
+            let mut weights = flow.supply.next(layer)?;
             loop {
                 let kept = tap.repeats(layer).then(|| hidden.clone());
                 flow.pass.unread = if kept.is_some() { Some(layer) } else { unread };
                 for batch in &mut hidden {
                     self.step(flow, &weights, batch, tap)?;
                 }
-                let replaced = match (tap.turn(self.backend, layer)?, kept.is_some()) {
-                    (Turn::Next, false) => break,
-                    (Turn::Next, true) => {
-                        return Err(Error::bug("a layer was to be repeated, and nothing lies behind it"));
+                match (tap.turn(self.backend, layer)?, kept) {
+                    (Turn::Next, None) => break,
+                    (Turn::Again, Some(before)) => hidden = before,
+                    (Turn::AgainWith(replaced), Some(before)) => {
+                        hidden = before;
+                        weights.replace(self.backend, replaced)?;
                     }
-                    (Turn::Again, _) => BTreeMap::new(),
-                    (Turn::AgainWith(replaced), _) => replaced,
-                };
-                hidden =
-                    kept.ok_or_else(|| Error::bug("a layer is to be repeated, and its inputs are gone"))?;
-                weights.replace(self.backend, replaced)?;
+                    _ => return Err(Error::bug("a layer is not repeated as was told")),
+                }
             }
             tap.passed(self.backend, layer, &hidden)?;
         }
@@ -282,11 +295,11 @@ impl<'a, B: Backend> Network<'a, B> {
         flow.embedded.by_ref().take(done * group).for_each(drop);
         for (index, begin) in (0..flow.batches).step_by(group).enumerate().skip(done) {
             let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
-            let states = self.through(flow, inputs, tap)?;
+            let hidden = self.through(flow, inputs, tap)?;
             if self.stage.is_last() {
-                tap.left(self.backend, index, &states)?;
+                tap.left(self.backend, index, &hidden)?;
             }
-            kept.extend(self.hand_on(states)?);
+            kept.extend(self.hand_on(flow, hidden)?);
             if self.stage.comm.size() > 1 {
                 tap.grouped(index + 1, true)?;
             }
@@ -322,7 +335,7 @@ impl<'a, B: Backend> Network<'a, B> {
             }
             if !self.stage.is_last() && index >= start.passed_on {
                 let hidden = self.through(flow, inputs, &mut Unseen)?;
-                self.hand_on(hidden)?;
+                self.hand_on(flow, hidden)?;
             }
             tap.grouped(index + 1, false)?;
         }
@@ -338,7 +351,7 @@ impl<'a, B: Backend> Network<'a, B> {
         tap: &mut dyn Tap<B>,
     ) -> Result<Vec<B::Tensor>> {
         for layer in self.stage.layers.clone() {
-            let weights = LayerWeights::load(self.backend, self.weights, layer)?;
+            let weights = flow.supply.next(layer)?;
             for batch in &mut hidden {
                 self.step(flow, &weights, batch, tap)?;
             }
@@ -359,11 +372,14 @@ impl<'a, B: Backend> Network<'a, B> {
     }
 
     /// Passes batches on to the next stage; the last one keeps them.
-    fn hand_on(&self, hidden: Vec<B::Tensor>) -> Result<Vec<B::Tensor>> {
-        if self.stage.is_last() {
-            return Ok(hidden);
+    fn hand_on(&self, flow: &mut Flow<'_, '_, B>, hidden: Vec<B::Tensor>) -> Result<Vec<B::Tensor>> {
+        let Some(outbox) = &flow.outbox else { return Ok(hidden) };
+        for batch in hidden {
+            if !outbox.send(self.backend, batch)? {
+                flow.outbox.take().map_or(Ok(()), Outbox::close)?;
+                return Err(Error::bug("hidden states are not sent any more"));
+            }
         }
-        hidden.iter().try_for_each(|batch| self.stage.pass_on(self.backend, batch))?;
         Ok(Vec::new())
     }
 

@@ -136,6 +136,9 @@ pub trait Backend: Send + Sync {
     /// A tensor in the device's memory.
     type Tensor: Send + Sync + Clone;
 
+    /// A moment in what the device is asked for, before which everything is where it does one thing after the other.
+    type Moment: Default + Send;
+
     /// The numeric path, which a run pins: two backends of one path give the same bits.
     fn numeric_path(&self) -> NumericPath;
 
@@ -149,6 +152,46 @@ pub trait Backend: Send + Sync {
 
     /// Moves a tensor to the device; free where the device is the host.
     fn adopt(&self, tensor: HostTensor) -> Result<Self::Tensor>;
+
+    /// Whether weights come to the device beside its computing: then a layer is brought while the one before is computed.
+    fn brings_ahead(&self) -> bool {
+        false
+    }
+
+    /// As [`Backend::adopt`], beside what the device computes: the tensor is there behind [`Backend::brought`].
+    fn bring(&self, tensor: HostTensor) -> Result<Self::Tensor> {
+        self.adopt(tensor)
+    }
+
+    /// The moment behind all that was brought so far.
+    fn brought(&self) -> Result<Self::Moment> {
+        Ok(Self::Moment::default())
+    }
+
+    /// The moment behind all that the device was asked to compute so far.
+    fn computed(&self) -> Result<Self::Moment> {
+        Ok(Self::Moment::default())
+    }
+
+    /// Lets all that the device is asked to compute from now on wait for a moment.
+    fn wait_for(&self, _moment: &Self::Moment) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`Backend::inspect`], beside what the device computes: shows a tensor as it is at a moment.
+    fn take(
+        &self,
+        tensor: &Self::Tensor,
+        _since: &Self::Moment,
+        look: &mut dyn FnMut(TensorView<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.inspect(tensor, look)
+    }
+
+    /// Does something on threads of the host that are there for what happens beside the device's computing.
+    fn beside(&self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
 
     /// Copies a tensor to the host.
     fn download(&self, tensor: &Self::Tensor) -> Result<HostTensor>;

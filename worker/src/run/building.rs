@@ -18,7 +18,7 @@ use super::relay::{Lookout, Observed};
 use crate::calibrate::Observer;
 use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;
-use crate::network::{CacheSide, Inputs, Streaming, Tap, Turn};
+use crate::network::{CacheSide, Demands, Inputs, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::{Claim, Watch};
@@ -269,6 +269,14 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
 }
 
 impl<B: Backend> Tap<B> for Building<'_> {
+    fn demands(&self) -> Demands {
+        let repeats = self.passes() > 1;
+        let sizes = self.assignment.linears.iter().filter_map(|linear| {
+            self.model.modules[linear.module].role.weight_shape().map(|shape| shape.iter().product())
+        });
+        Demands { codes: sizes.max().unwrap_or(0), repeats, ..Tap::<B>::demands(&self.lookout.observer) }
+    }
+
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         let rounds = |observer: &Observer, module| observer.needs(module).rounded_gram;
         let assignment = self.assignment;

@@ -17,7 +17,7 @@ use super::kept::{Kept, save_observations, wanted};
 use super::quantization::Means;
 use super::relay::{Lookout, Observed};
 use crate::calibrate::{Observer, Wanted};
-use crate::network::{CacheSide, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
+use crate::network::{CacheSide, Demands, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::Store;
@@ -221,6 +221,10 @@ impl<'a, B: Backend> super::forward::Watcher<'a, B> for Collector<'a> {
 }
 
 impl<B: Backend> Tap<B> for Collector<'_> {
+    fn demands(&self) -> Demands {
+        Tap::<B>::demands(&self.lookout.observer)
+    }
+
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         self.lookout.observer.input(backend, readers, x)
     }

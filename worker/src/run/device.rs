@@ -65,9 +65,8 @@ pub(super) fn agree(
     let cpu = wish.path.filter(|path| !path.is_of_gpu()).unwrap_or_else(NumericPath::detect);
     let gpu = offer.gpu.as_ref().map(|(_, path)| *path);
     let uuid = offer.gpu.as_ref().and_then(|(device, _)| device.uuid.clone());
-    let several = comm.size() > 1;
-    let nccl = gpu.is_some() && several && has_nccl(places, reporter);
-    let all = gather(comm, &Said { host: host_name(), cpu, gpu, uuid, nccl })?;
+    let no_nccl = if gpu.is_some() && comm.size() > 1 { lack_of_nccl(places) } else { None };
+    let all = gather(comm, &Said { host: host_name(), cpu, gpu, uuid, nccl: no_nccl.is_none() })?;
     let path = common(&all, wish.path)?;
     if let (Some(_), false) = (gpu, path.is_of_gpu()) {
         let lacking = "not all ranks have a GPU of one kind: the CPU does the work on all of them";
@@ -81,6 +80,10 @@ pub(super) fn agree(
         reporter.note(Level::Info, format!("GPU {} ({}) does the work", device.index, device.name));
     }
     let messages = if path.is_of_gpu() { messages(&all) } else { Messages::Tcp };
+    // Ranks that share a GPU have no use for NCCL, and lack nothing without it.
+    if let (Some(missing), true) = (no_nccl, path.is_of_gpu() && are_alone(&all)) {
+        reporter.note(Level::Warning, format!("hidden states go over TCP: {missing}"));
+    }
     Ok(Computing { path, gpu, messages })
 }
 
@@ -151,21 +154,26 @@ fn unlike(all: &[Said]) -> Error {
 
 /// NCCL wants a GPU for each rank.
 fn messages(all: &[Said]) -> Messages {
-    let own = |(at, said): (usize, &Said)| {
-        let is_same = |other: &Said| (&other.host, &other.uuid) == (&said.host, &said.uuid);
-        said.nccl && said.uuid.is_some() && !all[..at].iter().any(is_same)
-    };
-    if all.len() > 1 && all.iter().enumerate().all(own) { Messages::Nccl } else { Messages::Tcp }
+    let has_nccl = all.iter().all(|said| said.nccl);
+    if all.len() > 1 && has_nccl && are_alone(all) { Messages::Nccl } else { Messages::Tcp }
 }
 
-fn has_nccl(places: &Places, reporter: &mut Reporter) -> bool {
-    let missing = match search(&Wanted::NCCL, places) {
-        Search::Found(_) => return true,
-        Search::Absent => format!("{} is not found ({})", Wanted::NCCL.name, Wanted::NCCL.remedy),
-        Search::Broken(error) => error.message,
+/// Whether each rank is known to have a GPU of its own.
+fn are_alone(all: &[Said]) -> bool {
+    let own = |(at, said): (usize, &Said)| {
+        let is_same = |other: &Said| (&other.host, &other.uuid) == (&said.host, &said.uuid);
+        said.uuid.is_some() && !all[..at].iter().any(is_same)
     };
-    reporter.note(Level::Warning, format!("hidden states go over TCP: {missing}"));
-    false
+    all.iter().enumerate().all(own)
+}
+
+/// What this rank lacks for NCCL.
+fn lack_of_nccl(places: &Places) -> Option<String> {
+    match search(&Wanted::NCCL, places) {
+        Search::Found(_) => None,
+        Search::Absent => Some(format!("{} is not found ({})", Wanted::NCCL.name, Wanted::NCCL.remedy)),
+        Search::Broken(error) => Some(error.message),
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::comm::Communicator;
 use crate::evaluate::{
     Against, CheckpointWeights, KeptReference, ServedNumerics, Simulator, keep_reference, measure,
 };
-use crate::network::{CacheSide, Inputs, Network, Stage, Streaming, Tap};
+use crate::network::{CacheSide, Demands, Inputs, Network, Stage, Streaming, Tap};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tensor::MappedCheckpoint;
@@ -125,6 +125,10 @@ struct Simulated<'s, 'w, 'a> {
 }
 
 impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
+    fn demands(&self) -> Demands {
+        Demands { scores: true, ..Demands::default() }
+    }
+
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
         self.simulator.input(backend, readers, x)
     }

@@ -13,6 +13,8 @@ mod job;
 mod kept;
 mod looks;
 mod measured;
+#[cfg(test)]
+mod memory_tests;
 mod output;
 mod place;
 mod quantization;

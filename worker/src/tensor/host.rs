@@ -1,5 +1,7 @@
 //! Dense row-major tensors in host memory, owned or borrowed.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 use qlaunch_shared::{Error, Result};
 
@@ -271,11 +273,21 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// The elements as little-endian bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The elements as little-endian bytes, where they lie if that is how they lie there.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
         for_each_dtype!(Elements, self.elements, elements => {
-            elements.iter().flat_map(|element| element.to_le_bytes()).collect()
+            // SAFETY: `f32`, `bf16` and `f16` are all bytes, without any between them, and bytes may lie anywhere.
+            let (_, bytes, _) = unsafe { elements.align_to::<u8>() };
+            match cfg!(target_endian = "big") {
+                true => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+                false => Cow::Borrowed(bytes),
+            }
         })
+    }
+
+    /// A copy of them.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.bytes().into_owned()
     }
 
     /// Copies the elements.
@@ -359,18 +371,16 @@ mod tests {
     #[test]
     fn bytes_of_a_file_become_a_view_and_a_copy_of_the_same_values() {
         let tensor = HostTensor::new([2, 2], vec![1.0f32, -2.5, 3.0, f32::MIN_POSITIVE]).unwrap();
-        let Storage::F32(values) = tensor.storage() else { panic!("not f32") };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = tensor.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(tensor.view().to_bytes(), bytes);
         let copied = HostTensor::from_bytes(DType::F32, [2, 2], &bytes).unwrap();
         assert_eq!(copied, tensor);
         let mut shifted = vec![0u8; 1];
         shifted.extend_from_slice(&bytes);
         assert_eq!(HostTensor::from_bytes(DType::F32, [2, 2], &shifted[1..]).unwrap(), tensor);
         let narrow = tensor.view().cast(DType::BF16).unwrap();
-        let Storage::BF16(halves) = narrow.storage() else { panic!("not bf16") };
-        // SAFETY: any initialised memory may be read as bytes.
-        let (_, raw, _) = unsafe { halves.align_to::<u8>() };
-        let view = TensorView::from_bytes(DType::BF16, &[2, 2], raw).unwrap();
+        let raw = narrow.view().to_bytes();
+        let view = TensorView::from_bytes(DType::BF16, &[2, 2], &raw).unwrap();
         assert_eq!(view, narrow.view());
         assert_eq!(view.to_f32(), tensor.to_f32());
     }

@@ -205,6 +205,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     type Tensor = HostTensor;
+    type Moment = ();
 
     fn numeric_path(&self) -> NumericPath {
         self.path

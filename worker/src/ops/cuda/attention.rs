@@ -44,7 +44,7 @@ impl Attention<'_> {
                 ],
             )?;
             self.values(sequence, &weights, &values)?;
-            let out = self.device.place_of(&*self.out.data)
+            let out = self.device.place_of(&self.out.data)
                 + (sequence * seq * heads * head_dim * dtype.size()) as u64;
             self.device.launch(
                 ("attention_quotients", dtype),
@@ -124,6 +124,6 @@ impl Attention<'_> {
 
     /// The address of an element.
     fn within(&self, tensor: &CudaTensor, element: usize) -> u64 {
-        self.device.place_of(&*tensor.data) + (element * tensor.dtype.size()) as u64
+        self.device.place_of(&tensor.data) + (element * tensor.dtype.size()) as u64
     }
 }

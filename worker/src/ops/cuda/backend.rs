@@ -5,9 +5,11 @@ use std::sync::Arc;
 use cudarc::driver::CudaSlice;
 use qlaunch_shared::protocol::NumericPath;
 use qlaunch_shared::{Error, Result};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::attention::Attention;
 use super::device::{Argument, Device, THREADS};
+use super::lanes::Moment;
 use super::likelihood::Scoring;
 use super::product::{Matrix, Places, Product};
 use super::tensor::CudaTensor;
@@ -32,6 +34,8 @@ const GRAM_SIDE: usize = 64;
 pub struct CudaBackend {
     device: Device,
     host: CpuBackend,
+    /// Threads for what is brought while others compute.
+    beside: ThreadPool,
 }
 
 impl CudaBackend {
@@ -41,7 +45,12 @@ impl CudaBackend {
     /// There is no such GPU, no driver, no cuBLASLt, or the GPU is of a generation that is not served.
     pub fn open(ordinal: usize, threads: usize, places: &libraries::Places) -> Result<Self> {
         let host = CpuBackend::new(threads, NumericPath::beside_gpu())?;
-        Ok(Self { device: Device::open(ordinal, places)?, host })
+        let beside =
+            ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("bring-{index}"));
+        let beside = beside
+            .build()
+            .map_err(|error| Error::input(format!("cannot start {threads} threads: {error}")))?;
+        Ok(Self { device: Device::open(ordinal, places)?, host, beside })
     }
 
     pub(super) const fn device(&self) -> &Device {
@@ -64,7 +73,7 @@ impl CudaBackend {
     }
 
     fn place(&self, tensor: &CudaTensor) -> u64 {
-        self.device.place_of(&*tensor.data)
+        self.device.place_of(&tensor.data)
     }
 
     fn numbers(&self, values: &[u32]) -> Result<CudaSlice<u32>> {
@@ -91,6 +100,7 @@ fn dense(dtype: DType, columns: usize) -> Matrix {
 
 impl Backend for CudaBackend {
     type Tensor = CudaTensor;
+    type Moment = Moment;
 
     fn numeric_path(&self) -> NumericPath {
         self.device.numeric_path
@@ -101,12 +111,47 @@ impl Backend for CudaBackend {
     }
 
     fn upload(&self, view: TensorView<'_>) -> Result<CudaTensor> {
-        let data = self.device.send(&view.to_bytes())?;
+        let data = self.device.send::<u8>(&view.bytes())?.into();
         Ok(CudaTensor { shape: view.shape().to_vec(), dtype: view.dtype(), data: Arc::new(data) })
     }
 
     fn adopt(&self, tensor: HostTensor) -> Result<CudaTensor> {
         self.upload(tensor.view())
+    }
+
+    fn brings_ahead(&self) -> bool {
+        true
+    }
+
+    fn bring(&self, tensor: HostTensor) -> Result<CudaTensor> {
+        let data = self.device.inwards.bring(&tensor.view().bytes(), &self.device.stream)?;
+        Ok(CudaTensor { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), data: Arc::new(data) })
+    }
+
+    fn brought(&self) -> Result<Moment> {
+        self.device.inwards.moment()
+    }
+
+    fn computed(&self) -> Result<Moment> {
+        self.device.moment()
+    }
+
+    fn wait_for(&self, moment: &Moment) -> Result<()> {
+        moment.holds(&self.device.stream)
+    }
+
+    fn take(
+        &self,
+        tensor: &CudaTensor,
+        since: &Moment,
+        look: &mut dyn FnMut(TensorView<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let bytes = self.device.outwards.take(&tensor.data, tensor.len() * tensor.dtype.size(), since)?;
+        look(HostTensor::from_bytes(tensor.dtype, tensor.shape.clone(), &bytes)?.view())
+    }
+
+    fn beside(&self, work: &mut (dyn FnMut() + Send)) {
+        self.beside.install(work);
     }
 
     fn download(&self, tensor: &CudaTensor) -> Result<HostTensor> {

@@ -12,6 +12,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::errors;
 use super::kernels::{Image, NAMES, TYPES, image};
+use super::lanes::{Lane, Moment};
 use super::pool::Pool;
 use super::product::Blas;
 use super::tensor::CudaTensor;
@@ -60,6 +61,8 @@ pub(super) enum Argument {
 pub(super) struct Device {
     context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
+    pub(super) inwards: Lane,
+    pub(super) outwards: Lane,
     functions: HashMap<String, CudaFunction>,
     pub(super) blas: Blas,
     pool: Option<Pool>,
@@ -71,7 +74,7 @@ impl Device {
     pub(super) fn open(ordinal: usize, places: &Places) -> Result<Self> {
         load(places)?;
         let context = CudaContext::new(ordinal).map_err(|error| errors::driver("be opened", error))?;
-        // SAFETY: everything runs on one stream, whose order is the order of the calls.
+        // SAFETY: what computes runs on one stream, whose order is the order of the calls; lanes see to their own events.
         unsafe { context.disable_event_tracking() };
         let capability =
             context.compute_capability().map_err(|error| errors::driver("tell its generation", error))?;
@@ -95,14 +98,15 @@ impl Device {
         let pool = Pool::of(&context);
         let stream = context.new_stream().map_err(|error| errors::driver("make a stream", error))?;
         let blas = Blas::new(&stream)?;
-        Ok(Self { context, stream, functions, blas, pool, numeric_path })
+        let (inwards, outwards) = (Lane::inwards(&context)?, Lane::outwards(&context)?);
+        Ok(Self { context, stream, inwards, outwards, functions, blas, pool, numeric_path })
     }
 
     /// Room for a tensor whose elements are not set.
     pub(super) fn room(&self, dtype: DType, shape: impl Into<Vec<usize>>) -> Result<CudaTensor> {
         let shape = shape.into();
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        Ok(CudaTensor { shape, dtype, data: Arc::new(self.bytes(bytes)?) })
+        Ok(CudaTensor { shape, dtype, data: Arc::new(self.bytes(bytes)?.into()) })
     }
 
     /// Bytes that are not set.
@@ -154,10 +158,15 @@ impl Device {
     /// A tensor for writing in place: a copy where somebody else has it too.
     pub(super) fn own<'a>(&self, tensor: &'a mut CudaTensor) -> Result<&'a mut CudaTensor> {
         if Arc::get_mut(&mut tensor.data).is_none() {
-            let copy = self.stream.clone_dtod(&*tensor.data);
-            tensor.data = Arc::new(copy.map_err(|error| errors::driver("copy", error))?);
+            let copy = self.stream.clone_dtod(&**tensor.data);
+            tensor.data = Arc::new(copy.map_err(|error| errors::driver("copy", error))?.into());
         }
         Ok(tensor)
+    }
+
+    /// Behind everything that was queued so far.
+    pub(super) fn moment(&self) -> Result<Moment> {
+        Moment::now(&self.stream)
     }
 
     /// The address of a tensor, as a kernel's argument.
@@ -216,6 +225,7 @@ impl Device {
         let failed = |error| errors::driver("tell its free memory", error);
         // Memory goes back to the driver when everything that was queued is done.
         self.stream.synchronize().map_err(failed)?;
+        self.inwards.finish()?;
         let unused = self.pool.as_ref().map_or(Ok(0), Pool::unused).map_err(failed)?;
         self.context.mem_get_info().map(|(free, _)| free as u64 + unused).map_err(failed)
     }

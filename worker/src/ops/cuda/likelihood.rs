@@ -66,12 +66,12 @@ impl Scoring<'_> {
                     batch: 1,
                     biased: false,
                 };
-                let head = device.place_of(&*prediction.head.data) + (first * depth * dtype.size()) as u64;
+                let head = device.place_of(&prediction.head.data) + (first * depth * dtype.size()) as u64;
                 let places = Places {
-                    x: device.place_of(&*prediction.hidden.data),
+                    x: device.place_of(&prediction.hidden.data),
                     w: head,
                     bias: None,
-                    out: device.place_of(&*logits.data),
+                    out: device.place_of(&logits.data),
                 };
                 // SAFETY: sizes were checked, and the logits have room for a block.
                 unsafe { device.blas.multiply(product, places) }?;

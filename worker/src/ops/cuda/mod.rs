@@ -10,6 +10,9 @@ mod device;
 pub(crate) mod emulated;
 mod errors;
 mod kernels;
+mod lanes;
+#[cfg(test)]
+mod lanes_tests;
 mod likelihood;
 mod pool;
 mod product;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaSlice;
-
+use super::lanes::Memory;
 use crate::ops::operands::Shaped;
 use crate::tensor::DType;
 
@@ -12,7 +11,7 @@ use crate::tensor::DType;
 pub struct CudaTensor {
     pub(super) shape: Vec<usize>,
     pub(super) dtype: DType,
-    pub(super) data: Arc<CudaSlice<u8>>,
+    pub(super) data: Arc<Memory>,
 }
 
 impl CudaTensor {

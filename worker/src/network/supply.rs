@@ -1,0 +1,98 @@
+//! The layers of a pass in the order in which batches go through them. Where a device brings weights beside its computing, a thread
+//! brings each layer while the one before is computed; elsewhere a layer is brought when it is asked for.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::Scope;
+
+use qlaunch_shared::{Error, ErrorKind, Result};
+
+use super::layer::LayerWeights;
+use super::weights::Weights;
+use crate::ops::Backend;
+use crate::tensor::host::HostTensor;
+
+/// A layer that was brought, and the moment from which on it is there.
+type Brought<B> = (LayerWeights<<B as Backend>::Tensor>, <B as Backend>::Moment);
+
+/// Layers on their way.
+pub(super) struct Supply<'a, B: Backend> {
+    backend: &'a B,
+    weights: &'a dyn Weights,
+    /// Where a thread brings them.
+    ahead: Option<Receiver<Result<Brought<B>>>>,
+    /// Whether it may stop.
+    over: &'a AtomicBool,
+}
+
+impl<'a, B: Backend> Supply<'a, B> {
+    /// Supplies layers in this order; where they come ahead, two are on the device at once: the one that was asked for last, and the
+    /// next. A thread that brings them ends soon after `over`, which is set when the supply is dropped.
+    pub(super) fn new<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        (backend, weights): (&'a B, &'a dyn Weights),
+        order: Vec<usize>,
+        over: &'a AtomicBool,
+    ) -> Self
+    where
+        'a: 'scope,
+    {
+        let ahead = backend.brings_ahead().then(|| {
+            // Nobody takes a layer before the one that it had is dropped.
+            let (give, take) = sync_channel(0);
+            scope.spawn(move || {
+                for layer in order {
+                    let brought = bring(backend, weights, layer, over);
+                    let is_last = brought.is_err();
+                    if give.send(brought).is_err() || is_last {
+                        return;
+                    }
+                }
+            });
+            take
+        });
+        Self { backend, weights, ahead, over }
+    }
+
+    /// The next layer, which must be this one.
+    ///
+    /// # Errors
+    /// A weight cannot be read, or the device fails.
+    pub(super) fn next(&mut self, layer: usize) -> Result<LayerWeights<B::Tensor>> {
+        let Some(ahead) = &self.ahead else {
+            return LayerWeights::load(self.weights, layer, &mut |tensor| self.backend.adopt(tensor));
+        };
+        let lost = |_| Error::bug("the thread that brings layers has ended before its time");
+        let (brought, moment) = ahead.recv().map_err(lost)??;
+        self.backend.wait_for(&moment)?;
+        match brought.layer == layer {
+            true => Ok(brought),
+            false => Err(Error::bug(format!("layer {} came, and {layer} is wanted", brought.layer))),
+        }
+    }
+}
+
+impl<B: Backend> Drop for Supply<'_, B> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Brings one layer, beside what the device computes.
+fn bring<B: Backend>(
+    backend: &B,
+    weights: &dyn Weights,
+    layer: usize,
+    over: &AtomicBool,
+) -> Result<Brought<B>> {
+    let mut tensor = |tensor: HostTensor| match over.load(Ordering::Relaxed) {
+        true => Err(Error::new(ErrorKind::Interrupted, "nobody wants this layer any more")),
+        false => backend.bring(tensor),
+    };
+    let mut brought = None;
+    backend.beside(&mut || {
+        brought = Some(LayerWeights::load(weights, layer, &mut tensor));
+    });
+    let brought = brought.ok_or_else(|| Error::bug("a layer was not brought"))??;
+    Ok((brought, backend.brought()?))
+}
