@@ -1,8 +1,12 @@
-"""Measures a sweep of twelve with a store against twelve cold runs: measure.py QLAUNCH MODEL SAMPLES, JSON to stdout."""
+"""Measures a sweep of twelve with a store against twelve cold runs: measure.py QLAUNCH MODEL SAMPLES SINGLE, JSON to stdout.
+
+SINGLE is a model of which one cold candidate is measured with a store and without, or empty.
+"""
 
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,7 +45,25 @@ def disk(folders):
     return sum(seen.values())
 
 
-def main(qlaunch, model, samples):
+def single(worker, model, work):
+    """CPU-seconds of one cold candidate without a store and with an empty one, the cheapest of three rounds in turn."""
+    tokens = pathlib.Path(model) / "tokens.npy"
+    rounds = {False: [], True: []}
+    for turn in range(3):
+        for has_store in (False, True):
+            folder = work / f"single-{turn}-{has_store}"
+            call = [worker.with_name("qlaunch"), "quantize", model, "--recipe", RECIPES[0], "--calib", tokens,
+                    "--out", folder / "checkpoint", "--threads", "1", "--yes", "--format", "json"]
+            call += ["--store", folder / "store"] if has_store else ["--no-digests"]
+            done = subprocess.run(call, stdout=subprocess.PIPE, check=True, env={**os.environ, "HOME": str(work)})
+            rounds[has_store].append(cpu(json.loads(done.stdout)))
+            shutil.rmtree(folder)
+    without, with_store = min(rounds[False]), min(rounds[True])
+    return {"model": pathlib.Path(model).name, "cpu_seconds": {"without": rounds[False], "with_empty_store": rounds[True]},
+            "store_over_none": with_store / without}
+
+
+def main(qlaunch, model, samples, one):
     """One comparison."""
     root = pathlib.Path.cwd()
     worker = pathlib.Path(qlaunch).with_name("qlaunch-worker")
@@ -86,6 +108,8 @@ def main(qlaunch, model, samples):
             "bytes": {"checkpoints": disk(checkpoints), "distinct_pieces": distinct},
             "checkpoints_over_distinct_pieces": disk(checkpoints) / distinct,
         }
+        if one:
+            result["single_candidate"] = single(worker, one, work)
         print(json.dumps(result, indent=2))
 
 
