@@ -84,6 +84,9 @@ impl Ssh {
         if let Some(port) = way.profile.port {
             builder.port(port);
         }
+        if let Some(identity) = &way.profile.identity {
+            builder.keyfile(identity);
+        }
         if let Some(config) = &way.profile.config {
             builder.config_file(config);
         }
