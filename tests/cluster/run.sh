@@ -13,7 +13,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 # Ports, networks and users of the lane are one of each on a machine: a second run waits for the first.
 if [ -z "${QLAUNCH_LANE_HELD:-}" ]; then
-    exec flock --close /tmp/qlaunch-cluster.lock env QLAUNCH_LANE_HELD=1 "$0" "$@"
+    exec flock --close /tmp/qlaunch-lane.lock env QLAUNCH_LANE_HELD=1 "$0" "$@"
 fi
 if [ "${1:-}" = --full ]; then
     export QLAUNCH_KILLS=200

@@ -98,14 +98,14 @@ fn a_sweep_on_a_model_and_data_of_the_hub_ends_as_on_the_same_files_here() {
 
     let ran = submit(&hub, work.path(), &["--format", "json"]).json();
     assert_whole(work.path());
-    let asked = hub.questions().len();
+    let asked = hub.questions();
     let again = submit(&hub, work.path(), &["--format", "json"]);
     assert_eq!(
         again.json(),
         ran,
         "a finished run is shown again: its name does not depend on what was there"
     );
-    assert_eq!(hub.questions().len(), asked, "what is in the cache is not asked for");
+    assert_eq!(hub.questions()[asked.len()..], [], "what is in the cache is not asked for");
 
     let near = tempfile::tempdir().unwrap();
     let data = calibration_ids().display().to_string();

@@ -128,8 +128,10 @@ impl Submission {
                 self.staging.send(&self.site.host, workspace, &mut |_, _| {}).await?;
             }
             for (staged, couriers) in self.staging.staged.iter().zip(self.couriers.iter().cycle()) {
-                if let (StagedBy::Hub(id) | StagedBy::HubHere(id, _), 1..) = (&staged.way, staged.missing) {
-                    let mut telling = Telling::of(&id.to_string(), say);
+                if let (StagedBy::Hub(pinned) | StagedBy::HubHere(pinned, _), 1..) =
+                    (&staged.way, staged.missing)
+                {
+                    let mut telling = Telling::of(&pinned.to_string(), say);
                     couriers.bring(staged, &mut |event| telling.hear(event)).await?;
                 }
             }

@@ -9,7 +9,7 @@ use qlaunch_shared::sweep::Sweep;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::courier::Courier;
-use super::hub_id::{HubId, HubWanted};
+use super::hub_id::{HubId, HubWanted, Pinned};
 use super::shadow::{Place, paths_of, shadow};
 use super::stage::{Known, Staged, StagedBy};
 use super::upload::{Upload, upload};
@@ -97,7 +97,7 @@ impl Couriers {
     /// What jobs find in a cache where they run, or will find there.
     async fn stage_there(&self, id: &HubId, snapshot: &Snapshot, shadows: &Path) -> Result<Staged> {
         let (from, to) = shadowed(&self.there, id, snapshot, shadows).await?;
-        Ok(Staged { from, to, missing: snapshot.missing(), way: StagedBy::Hub(id.at(&snapshot.commit)) })
+        Ok(Staged { from, to, missing: snapshot.missing(), way: StagedBy::Hub(pinned(id, snapshot)) })
     }
 
     /// What is downloaded here and sent.
@@ -120,7 +120,7 @@ impl Couriers {
         if let (HubWanted::Data(_), [file]) = (&id.wanted, &snapshot.files[..]) {
             to = to.join(&file.name);
         }
-        Ok(Staged { from, to, missing, way: StagedBy::HubHere(id.at(&snapshot.commit), why.message) })
+        Ok(Staged { from, to, missing, way: StagedBy::HubHere(pinned(id, snapshot), why.message) })
     }
 
     /// Brings what is missing of something to where the jobs run. `told` hears of it.
@@ -129,10 +129,11 @@ impl Couriers {
     /// A Hub that refuses or is not reached, too little space, a link that stays lost.
     pub async fn bring(&self, staged: &Staged, told: &mut dyn FnMut(&DownloadEvent)) -> Result<()> {
         match (&staged.way, &self.here) {
-            (StagedBy::Hub(id), _) => self.there.bring(id, false, told).await.map(drop),
-            (StagedBy::HubHere(id, _), Some(here)) => {
-                let snapshot = here.bring(id, false, told).await?;
-                let single = matches!(id.wanted, HubWanted::Data(_));
+            (StagedBy::Hub(pinned), _) => check(pinned, &self.there.bring(&pinned.id, false, told).await?),
+            (StagedBy::HubHere(pinned, _), Some(here)) => {
+                let snapshot = here.bring(&pinned.id, false, told).await?;
+                check(pinned, &snapshot)?;
+                let single = matches!(pinned.id.wanted, HubWanted::Data(_));
                 for file in &snapshot.files {
                     let from = snapshot.folder.join(&file.name);
                     let to = if single { staged.to.clone() } else { staged.to.join(&file.name) };
@@ -162,6 +163,21 @@ async fn shadowed(
         to = to.join(&file.name);
     }
     Ok((shadow(&courier.host, &seen, &place).await?, to))
+}
+
+fn pinned(id: &HubId, snapshot: &Snapshot) -> Pinned {
+    Pinned { id: id.clone(), commit: snapshot.commit.clone() }
+}
+
+/// A branch may move between plan and download: jobs are planned for one commit.
+fn check(pinned: &Pinned, snapshot: &Snapshot) -> Result<()> {
+    match snapshot.commit == pinned.commit {
+        true => Ok(()),
+        false => {
+            Err(Error::input(format!("`{}` of the Hub was changed while the run was planned", pinned.id))
+                .hint("give the same command again, or name a commit behind `@`"))
+        }
+    }
 }
 
 fn folder_name(id: &HubId, snapshot: &Snapshot) -> String {

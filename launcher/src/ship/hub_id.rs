@@ -79,11 +79,20 @@ impl HubId {
         }
         arguments
     }
+}
 
-    /// The same at a commit.
-    #[must_use]
-    pub fn at(&self, commit: &str) -> Self {
-        Self { revision: commit.to_owned(), ..self.clone() }
+/// A name on the Hub and the commit that it meant when it was planned with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The name.
+    pub id: HubId,
+    /// The commit.
+    pub commit: String,
+}
+
+impl std::fmt::Display for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        HubId { revision: self.commit.clone(), ..self.id.clone() }.fmt(f)
     }
 }
 
@@ -202,7 +211,7 @@ mod tests {
     #[test]
     fn the_worker_is_told_in_arguments_what_is_wanted() {
         let id = HubId::of_data(Path::new("hf:org/name@r/a.txt"), Path::new("")).unwrap().unwrap();
-        let expected = ["org/name", "--revision=abc", "--dataset", "--file=a.txt"];
-        assert_eq!(id.at("abc").arguments(), expected);
+        assert_eq!(id.arguments(), ["org/name", "--revision=r", "--dataset", "--file=a.txt"]);
+        assert_eq!(Pinned { id, commit: "abc".to_owned() }.to_string(), "org/name@abc/a.txt");
     }
 }

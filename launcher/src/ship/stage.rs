@@ -8,7 +8,7 @@ use qlaunch_shared::digest::{hex, sha256_of_file};
 use qlaunch_shared::{Error, Result};
 use sha2::{Digest, Sha256};
 
-use super::hub_id::HubId;
+use super::hub_id::Pinned;
 use super::upload::{Upload, upload};
 use crate::plan::PlannedJob;
 use crate::transport::Transport;
@@ -33,9 +33,9 @@ pub enum StagedBy {
     /// It lies on the cluster, and what is here is its shadow.
     Cluster,
     /// The Hub's cache where jobs run has it, or the worker brings it there; what is here is its shadow.
-    Hub(HubId),
+    Hub(Pinned),
     /// The worker brings it to this machine, since the Hub is not reached from there, and it is sent; with the reason.
-    HubHere(HubId, String),
+    HubHere(Pinned, String),
 }
 
 /// Where something is brought from, for people.
