@@ -87,6 +87,8 @@ fn somebody_whose_login_shell_is_tcsh_gets_the_same_bytes() {
     assert_eq!(call.code, 0, "{}{}", call.stdout, call.stderr);
     let far = project.submit().json();
     project.assert_done(&far);
+    let home = format!("bring it home: `qlaunch fetch {}/{FP8} --to DIR`", far["run"].as_str().unwrap());
+    assert_eq!(far["next"][0], home.as_str(), "the next step is a command that works here");
     project.run(&["logs", "--candidate", FP8]).assert_code(0);
     project.run(&["fetch", far["run"].as_str().unwrap()]).assert_code(0);
     let near = {

@@ -99,6 +99,7 @@ fn list(context: &mut Context) -> Result<u8> {
             Err(error) => ("?", String::new(), error.message.clone()),
         };
         documents.push(json!({"cluster": name, "kind": kind, "host": host, "profile": origin}));
+        let origin = context.screen.path(Path::new(&origin)).to_string();
         table.row(vec![name, kind.to_owned(), host, origin], Style::new());
     }
     for remark in &remarks {
@@ -119,7 +120,8 @@ fn show(settings: &Settings, context: &mut Context) -> Result<u8> {
         // Whoever knows the address can write there.
         let value = if key == "notify.webhook" { "(not shown)" } else { value };
         documents.insert(key.to_owned(), json!({"value": value, "from": origin}));
-        table.row(vec![key.to_owned(), value.to_owned(), origin.to_owned()], Style::new());
+        let origin = context.screen.path(Path::new(origin)).to_string();
+        table.row(vec![key.to_owned(), value.to_owned(), origin], Style::new());
     }
     match context.screen.json {
         true => context.screen.document(&documents)?,

@@ -125,12 +125,11 @@ impl<'a> Telling<'a> {
 
     /// Something happened.
     pub fn hear(&mut self, event: &DownloadEvent) {
+        let due = self.said.is_none_or(|said| said.elapsed() >= WORDS);
         match event {
-            DownloadEvent::Progress { done, total } if *total > 0 => {
-                if self.said.is_none_or(|said| said.elapsed() >= WORDS) {
-                    self.said = Some(Instant::now());
-                    (self.say)(&format!("downloading {}: {} of {}", self.name, bytes(*done), bytes(*total)));
-                }
+            DownloadEvent::Progress { done, total } if *total > 0 && due => {
+                self.said = Some(Instant::now());
+                (self.say)(&format!("downloading {}: {} of {}", self.name, bytes(*done), bytes(*total)));
             }
             DownloadEvent::Again { error } => (self.say)(&format!("trying again: {}", error.message)),
             _ => {}

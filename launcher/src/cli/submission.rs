@@ -268,10 +268,11 @@ pub fn header(submission: &Submission) -> String {
     let baselines: Vec<&str> =
         jobs.iter().filter(|job| job.is_baseline()).map(|job| job.name.as_str()).collect();
     let mut lines = vec![format!(
-        "{} · {} · {} {candidates} candidates · objective: {}",
+        "{} · {} · {} {candidates} {} · objective: {}",
         submission.run.name,
         size.unwrap_or_default(),
         if baselines.is_empty() { String::new() } else { format!("baseline {} and", baselines.join(", ")) },
+        if candidates == 1 { "candidate" } else { "candidates" },
         submission.question()
     )];
     let width = jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or(0);
