@@ -140,7 +140,7 @@ impl Hub {
         let from = range.and_then(|(from, _)| from.parse::<u64>().ok());
         let to = range.and_then(|(_, to)| to.parse::<u64>().ok());
         let question = Question {
-            path: path.clone(),
+            path,
             host: headers.get("host").cloned().unwrap_or_default(),
             from,
             authorization: headers.get("authorization").cloned(),
