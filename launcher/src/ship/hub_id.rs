@@ -9,6 +9,9 @@ const PREFIX: &str = "hf:";
 /// What Hugging Face's own addresses have before the name of a data set.
 const DATASETS: &str = "datasets";
 
+/// How data files end.
+const ENDINGS: [&str; 3] = [".jsonl", ".txt", ".npy"];
+
 /// A model, or a file of a data set, on the Hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubId {
@@ -56,6 +59,8 @@ impl HubId {
             words => words,
         };
         match words {
+            // What ends like a data file is one that is not there.
+            [_, name] if !parts.named && ENDINGS.iter().any(|ending| name.ends_with(ending)) => Ok(None),
             [organization, name, file @ ..] if is_name(organization) && is_named(name) => {
                 let file = (!file.is_empty()).then(|| file.join("/"));
                 Ok(Some(Self::new(organization, name, HubWanted::Data(file))))
@@ -194,6 +199,7 @@ mod tests {
         assert_eq!(data("hf://datasets/org/name@r/a.txt"), Some("org/name@r/a.txt".to_owned()));
         assert_eq!(data("org/name"), Some("org/name@main".to_owned()));
         assert_eq!(data("file.jsonl"), None);
+        assert_eq!(data("texts/file.jsonl"), None, "a file that is not there");
         assert!(HubId::of_model(Path::new("hf://org"), Path::new("")).is_err());
     }
 
