@@ -19,6 +19,7 @@ stop "$cluster/run/slurmdbd.pid" slurmdbd
 stop "$cluster/mysql/mariadbd.pid" mariadbd
 stop "$cluster/ssh/login.pid" sshd
 stop "$cluster/ssh/gate.pid" sshd
+stop "$cluster/ssh/door.pid" sshd
 stop "$cluster/munge/munged.pid" munged
 [ "${2:-}" != --wipe ] || rm -rf "$cluster"
 exit 0

@@ -7,6 +7,7 @@ wanted=()
 [ -x /usr/sbin/munged ] || wanted+=(munge)
 [ -x /usr/sbin/sshd ] || wanted+=(openssh-server)
 command -v ssh >/dev/null || wanted+=(openssh-client)
+command -v tcsh >/dev/null || wanted+=(tcsh)
 [ -x /usr/sbin/ip ] || [ -x /sbin/ip ] || wanted+=(iproute2)
 if [ "${1:-}" = --accounting ]; then
     [ -x /usr/sbin/slurmdbd ] || wanted+=(slurmdbd)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs tests/tests/cluster.rs and hosts.rs
+# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs tests/tests/cluster.rs, entrance.rs and hosts.rs
 # against them, stops them again.
 #   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 8, and a cluster with accounts
 #   tests/cluster/run.sh --accounting [TEST NAME…]     only the cluster with accounts (slurmdbd, MariaDB), for tests/tests/accounting.rs
@@ -10,6 +10,10 @@ cd "$here/../.."
 if [ "$(id -u)" != 0 ]; then
     sudo -n true 2>/dev/null || { echo "SKIPPED: the cluster lane: it needs root" >&2; [ "${QLAUNCH_REQUIRE_REAL:-}" != 1 ]; exit; }
     exec sudo -n -E env PATH="$PATH" "$0" "$@"
+fi
+# Ports, networks and users of the lane are one of each on a machine: a second run waits for the first.
+if [ -z "${QLAUNCH_LANE_HELD:-}" ]; then
+    exec flock --close /tmp/qlaunch-lane.lock env QLAUNCH_LANE_HELD=1 "$0" "$@"
 fi
 if [ "${1:-}" = --full ]; then
     export QLAUNCH_KILLS=200
@@ -40,4 +44,4 @@ trap stop EXIT
 "$here/hosts-up.sh" "$hosts"
 . "$cluster/env.sh"
 . "$hosts/env.sh"
-cargo test --locked --workspace --test cluster --test hosts -- --ignored --test-threads=1 "$@"
+cargo test --locked --workspace --test cluster --test hosts --test entrance -- --ignored --test-threads=1 "$@"

@@ -5,7 +5,7 @@
 # All state lies under DIR, except the user (default `quser`) and sshd's own folder /run/sshd. The first call writes the
 # configuration; other options need `down.sh DIR --wipe` first. DIR/env.sh says how to use the cluster.
 # Options: NODES=3 CPUS=8 GPUS=0 PORT=16817 CLUSTER_USER=quser MIN_JOB_AGE=300 KILL_WAIT=5 SLURMD_TIMEOUT=15 ACCOUNTING=0
-# Ports from PORT on: +0 slurmctld, +1 slurmdbd, +2 login sshd, +3 jump sshd, +10… slurmd.
+# Ports from PORT on: +0 slurmctld, +1 slurmdbd, +2 login sshd, +3 jump sshd, +4 sshd that asks for a password, +10… slurmd.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 . "$here/common.sh"
@@ -30,6 +30,10 @@ while [ "$above" != / ]; do
 done
 # sshd without PAM refuses users whose password field is locked.
 id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash -p '*' "$user"
+id "$user-csh" >/dev/null 2>&1 || useradd -m -s /usr/bin/tcsh -p '*' "$user-csh"
+id "$user-door" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user-door"
+[ -s "$cluster/ssh/password" ] || (umask 077 && od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$cluster/ssh/password")
+echo "$user-door:$(cat "$cluster/ssh/password")" | chpasswd
 
 # munge: a key and a socket of its own; it refuses to run as root.
 [ -s "$cluster/munge/munge.key" ] || dd if=/dev/urandom of="$cluster/munge/munge.key" bs=1 count=1024 status=none
@@ -148,6 +152,8 @@ start_sshd() { # NAME PORT EXTRA
     local name=$1 at=$2
     [ -s "$cluster/ssh/$name.key" ] || ssh-keygen -q -t ed25519 -N '' -f "$cluster/ssh/$name.key"
     cat >"$cluster/ssh/$name.conf" <<CONF
+# sshd takes the first value of each key.
+$3
 Port $at
 ListenAddress 127.0.0.1
 HostKey $cluster/ssh/$name.key
@@ -159,29 +165,38 @@ KbdInteractiveAuthentication no
 UsePAM no
 PrintMotd no
 MaxStartups 100:30:200
-$3
 CONF
     alive "$cluster/ssh/$name.pid" sshd || in_node "$name" /usr/sbin/sshd -f "$cluster/ssh/$name.conf" -E "$cluster/log/sshd.$name.log"
     printf '[127.0.0.1]:%s %s\n' "$at" "$(cut -d' ' -f1,2 "$cluster/ssh/$name.key.pub")" >>"$cluster/ssh/known_hosts.new"
 }
 start_sshd login $((port + 2)) "SetEnv SLURM_CONF=$SLURM_CONF"
 start_sshd gate $((port + 3)) "ForceCommand /bin/false"
+# A door that asks: no key opens it, PAM wants a password at the keyboard.
+start_sshd door $((port + 4)) "SetEnv SLURM_CONF=$SLURM_CONF
+UsePAM yes
+KbdInteractiveAuthentication yes
+PubkeyAuthentication no"
 mv "$cluster/ssh/known_hosts.new" "$cluster/ssh/known_hosts"
 # `login` goes through `gate`, as most people's do; `direct` is the same host without the detour.
-for name in gate login direct; do
-    at=$((port + 2)) jump=""
-    [ "$name" != gate ] || at=$((port + 3))
-    [ "$name" != login ] || jump="  ProxyJump gate"
+# `door` is the login host for somebody with a password, `csh` for somebody whose login shell is tcsh.
+for name in gate login direct door csh; do
+    at=$((port + 2)) jump="" batch=yes as=$user
+    case $name in
+    gate) at=$((port + 3)) ;;
+    login) jump="  ProxyJump gate" ;;
+    door) at=$((port + 4)) batch=no as=$user-door ;;
+    csh) as=$user-csh ;;
+    esac
     cat <<CONF
 Host $name
   HostName 127.0.0.1
   Port $at
-  User $user
+  User $as
   IdentityFile $cluster/ssh/id
   IdentitiesOnly yes
   UserKnownHostsFile $cluster/ssh/known_hosts
   StrictHostKeyChecking yes
-  BatchMode yes
+  BatchMode $batch
 $jump
 CONF
 done >"$cluster/ssh/config"

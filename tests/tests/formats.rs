@@ -4,7 +4,7 @@ use std::path::Path;
 
 use qlaunch::journal;
 use qlaunch::plan::Saved;
-use qlaunch_shared::protocol::{Event, EventBody, JobSpec, Outcome, Status};
+use qlaunch_shared::protocol::{DownloadEvent, Event, EventBody, JobSpec, Outcome, Status};
 use qlaunch_shared::sweep::{Goal, read_sweep};
 use qlaunch_tests::places::{golden, read_json};
 use qlaunch_tests::programs::{finish, qlaunch};
@@ -125,4 +125,16 @@ fn every_golden_of_a_format_is_read_by_a_test() {
             assert!(own.contains(path.to_str().unwrap()), "no test reads tests/golden/{}", path.display());
         }
     }
+}
+
+#[test]
+fn lines_of_a_download_of_version_1_are_understood_whole() {
+    let file = lines("protocol/download-v1.jsonl");
+    let events: Vec<DownloadEvent> =
+        file.iter().map(|line| serde_json::from_value(line.clone()).unwrap()).collect();
+    assert!(matches!(&events[1], DownloadEvent::Again { error } if error.hint.is_some()));
+    let DownloadEvent::Found(snapshot) = &events[2] else { panic!("{:?}", events[2]) };
+    assert_eq!((snapshot.repository.as_str(), snapshot.missing()), ("org/name", 16_269_752));
+    let written: Vec<Value> = events.iter().map(|event| serde_json::to_value(event).unwrap()).collect();
+    assert_eq!(written, file, "something was lost or renamed");
 }

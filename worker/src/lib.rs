@@ -8,6 +8,7 @@ pub mod cli;
 pub mod comm;
 pub mod evaluate;
 pub mod export;
+pub mod hub;
 pub mod libraries;
 pub mod network;
 pub mod ops;

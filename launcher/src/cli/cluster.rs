@@ -6,14 +6,15 @@ use std::process::Command as Process;
 
 use anstyle::Style;
 use clap::{Args, Subcommand};
+use qlaunch_shared::protocol::Level;
 use qlaunch_shared::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use super::cluster_check;
 use super::main::Context;
-use crate::config::{Kind, Overrides, Settings, SshProfile, known_clusters};
+use crate::config::{ClustersYaml, Kind, Overrides, Settings, SshProfile, known_clusters};
 use crate::session::login_socket;
-use crate::ui::{Column, Table};
+use crate::ui::{Column, Table, note};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +23,8 @@ Examples:
   qlaunch cluster login hpc             passwords and second factors, asked by ssh itself, once for eight hours
   qlaunch cluster check hpc             SSH, SLURM, workspace, a compute node: each with a verdict
 
-A cluster is a file: clusters/NAME.toml in your project or in ~/.config/qlaunch/clusters/. See docs/slurm.md.";
+A cluster is a file: clusters/NAME.toml in your project or in ~/.config/qlaunch/clusters/. Those of ModelOpt's clusters.yaml
+are read as well. See docs/slurm.md.";
 
 /// How long a login lasts after its last use.
 const LASTS: &str = "8h";
@@ -64,8 +66,12 @@ pub fn run(args: &ClusterArgs, context: &mut Context) -> Result<u8> {
     }
 }
 
-fn settings(named: &Named, context: &Context) -> Result<Settings> {
-    Settings::load(&named.cluster, &context.around, &Overrides::default())
+fn settings(named: &Named, context: &mut Context) -> Result<Settings> {
+    let settings = Settings::load(&named.cluster, &context.around, &Overrides::default())?;
+    for remark in &settings.remarks {
+        context.screen.say(&note(Level::Warning, remark));
+    }
+    Ok(settings)
 }
 
 fn list(context: &mut Context) -> Result<u8> {
@@ -76,11 +82,14 @@ fn list(context: &mut Context) -> Result<u8> {
         Column::left("profile"),
     ]);
     let mut documents = Vec::new();
-    for name in known_clusters(&context.around) {
+    let theirs = ClustersYaml::find(&context.around)?;
+    let mut remarks = theirs.as_ref().map_or(Vec::new(), |theirs| theirs.remarks.clone());
+    for name in known_clusters(&context.around, theirs.as_ref()) {
         // A profile that cannot be used as it is, such as the pattern for hosts behind SSH, is listed all the same.
         let loaded = Settings::load(&name, &context.around, &Overrides::default());
         let (kind, host, origin) = match &loaded {
             Ok(settings) => {
+                remarks.extend_from_slice(&settings.remarks);
                 let host = settings.profile.ssh.as_ref();
                 let host =
                     host.map_or("this machine".to_owned(), |ssh| ssh.hosts().collect::<Vec<_>>().join(", "));
@@ -90,7 +99,11 @@ fn list(context: &mut Context) -> Result<u8> {
             Err(error) => ("?", String::new(), error.message.clone()),
         };
         documents.push(json!({"cluster": name, "kind": kind, "host": host, "profile": origin}));
+        let origin = context.screen.path(Path::new(&origin)).to_string();
         table.row(vec![name, kind.to_owned(), host, origin], Style::new());
+    }
+    for remark in &remarks {
+        context.screen.say(&note(Level::Warning, remark));
     }
     match context.screen.json {
         true => context.screen.document(&documents)?,
@@ -107,7 +120,8 @@ fn show(settings: &Settings, context: &mut Context) -> Result<u8> {
         // Whoever knows the address can write there.
         let value = if key == "notify.webhook" { "(not shown)" } else { value };
         documents.insert(key.to_owned(), json!({"value": value, "from": origin}));
-        table.row(vec![key.to_owned(), value.to_owned(), origin.to_owned()], Style::new());
+        let origin = context.screen.path(Path::new(origin)).to_string();
+        table.row(vec![key.to_owned(), value.to_owned(), origin], Style::new());
     }
     match context.screen.json {
         true => context.screen.document(&documents)?,
@@ -146,6 +160,9 @@ fn login_to(ssh: &SshProfile, socket: &Path, context: &mut Context) -> Result<()
     drop(std::fs::remove_file(socket));
     command.args(["-o", "ControlMaster=yes", "-o", &format!("ControlPersist={LASTS}"), "-o", "BatchMode=no"]);
     command.args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3", "-f", "-N"]);
+    if let Some(identity) = &ssh.identity {
+        command.arg("-i").arg(identity);
+    }
     if let Some(user) = &ssh.user {
         command.args(["-l", user]);
     }

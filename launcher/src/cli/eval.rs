@@ -1,12 +1,13 @@
 //! `qlaunch eval`: measures the perplexity of a model or checkpoint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Outcome, Reference, Resources, TokenSource};
 use qlaunch_shared::{Error, Result};
 use serde_json::json;
 
+use super::hub::{data_here, model_here};
 use super::main::Context;
 use super::quantize::ResourceArgs;
 use super::values::count;
@@ -24,7 +25,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalArgs {
-    /// Folder of the model or checkpoint.
+    /// Folder of the model or checkpoint, or its name on the Hub: ORG/NAME, ORG/NAME@REVISION.
     checkpoint: PathBuf,
     /// Evaluation data: .jsonl with `text`, .txt, or .npy of token ids.
     #[arg(long, value_name = "FILE")]
@@ -47,10 +48,20 @@ pub struct EvalArgs {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, context: &mut Context) -> Result<u8> {
+    let from = Inputs {
+        args,
+        checkpoint: model_here(&args.checkpoint, Path::new(""), context)?,
+        reference: args
+            .reference
+            .as_deref()
+            .map(|model| model_here(model, Path::new(""), context))
+            .transpose()?,
+        data: data_here(&args.data, context)?,
+    };
     let overrides = Overrides { runs: None, threads: args.resources.threads, ranks: args.resources.ranks };
     let settings = Settings::load("local", &context.around, &overrides)?;
     let setup = Setup::local(&settings, &context.around)?;
-    let job = job(args, &settings.profile)?;
+    let job = job(&from, &settings.profile)?;
     let single = Single { job, scratch: std::env::temp_dir() };
     let outcome = {
         let mut watch = Watch::new(&mut context.screen, ["eval".to_owned()]);
@@ -60,14 +71,23 @@ pub fn run(args: &EvalArgs, context: &mut Context) -> Result<u8> {
     Ok(0)
 }
 
-fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
-    let checkpoint = absolute(&args.checkpoint)?;
-    let reference = match &args.reference {
+/// What is measured, and by what, on this machine, wherever it came from.
+struct Inputs<'a> {
+    args: &'a EvalArgs,
+    checkpoint: PathBuf,
+    reference: Option<PathBuf>,
+    data: PathBuf,
+}
+
+fn job(from: &Inputs<'_>, profile: &Profile) -> Result<PlannedJob> {
+    let args = from.args;
+    let checkpoint = absolute(&from.checkpoint)?;
+    let reference = match &from.reference {
         Some(model) => Reference::Model(absolute(model)?),
         None => Reference::None,
     };
     let tokens = TokenSource {
-        data: absolute(&args.data)?,
+        data: absolute(&from.data)?,
         samples: args.samples,
         seq_len: args.seq_len,
         batch_size: args.batch_size,

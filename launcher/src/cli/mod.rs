@@ -11,6 +11,7 @@ mod cluster_step;
 mod doctor;
 mod eval;
 mod fetch;
+mod hub;
 mod last_run;
 mod logs;
 mod main;

@@ -9,6 +9,7 @@ use qlaunch_shared::model::Survey;
 use qlaunch_shared::protocol::Level;
 use qlaunch_shared::recipe::{Recipe, load_recipe};
 
+use super::hub::headers_here;
 use super::main::Context;
 use super::values::size;
 use crate::config::{Surroundings, library};
@@ -73,7 +74,7 @@ impl RecipeChoice {
 
 /// Runs the command.
 pub fn run(args: &PlanArgs, context: &mut Context) -> Result<u8> {
-    let Survey { model, remarks } = Survey::of(&args.model)?;
+    let Survey { model, remarks } = Survey::of(&headers_here(&args.model, context)?)?;
     let recipe = args.recipe.load(&context.around)?;
     for text in &recipe.notes {
         context.screen.say(&note(Level::Info, text));

@@ -11,6 +11,7 @@ use qlaunch_shared::protocol::{
 };
 use qlaunch_shared::{Error, Result};
 
+use super::hub::{data_here, model_here};
 use super::main::Context;
 use super::plan::{GroupChoice, RecipeChoice};
 use super::values::{count, device, numeric_path, silent_experts, size};
@@ -28,7 +29,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct QuantizeArgs {
-    /// Folder of the source model.
+    /// Folder of the source model, or its name on the Hub: ORG/NAME, ORG/NAME@REVISION.
     model: PathBuf,
     #[command(flatten)]
     recipe: RecipeChoice,
@@ -94,10 +95,14 @@ pub struct ResourceArgs {
 
 /// Runs the command.
 pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
+    let from = Inputs {
+        model: model_here(&args.model, Path::new(""), context)?,
+        calib: args.calib.as_deref().map(|data| data_here(data, context)).transpose()?,
+    };
     let overrides = Overrides { runs: None, threads: args.resources.threads, ranks: args.resources.ranks };
     let settings = Settings::load("local", &context.around, &overrides)?;
     let setup = Setup::local(&settings, &context.around)?;
-    let job = job(args, context, &settings.profile)?;
+    let job = job((args, &from), context, &settings.profile)?;
     if let Some(plan) = &job.plan {
         context.screen.say(&format!("{} · {}", plan.recipe, coverage(plan)));
         for warning in warnings(plan) {
@@ -117,9 +122,15 @@ pub fn run(args: &QuantizeArgs, context: &mut Context) -> Result<u8> {
     Ok(if failed { qlaunch_shared::ErrorKind::Gate.exit_code() } else { 0 })
 }
 
-fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<PlannedJob> {
+/// The model and the data on this machine, wherever they came from.
+struct Inputs {
+    model: PathBuf,
+    calib: Option<PathBuf>,
+}
+
+fn job((args, from): (&QuantizeArgs, &Inputs), context: &Context, profile: &Profile) -> Result<PlannedJob> {
     refuse_full_folder(&args.out)?;
-    let model = Model::open(&args.model)?;
+    let model = Model::open(&from.model)?;
     let recipe = args.recipe.load(&context.around)?;
     let shard_bytes = args.max_shard_size.unwrap_or(SHARD_BYTES);
     let mixed_groups = args.groups.mixed();
@@ -131,8 +142,8 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
         return Err(Error::usage(format!("the recipe `{}` needs calibration data", recipe.name))
             .hint("add `--calib FILE` with .jsonl, .txt or .npy data"));
     }
-    let calibration = args.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
-    let (name, model) = (recipe.name.clone(), absolute(&args.model)?);
+    let calibration = from.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
+    let (name, model) = (recipe.name.clone(), absolute(&from.model)?);
     let out = Some(context.around.project.join(&args.out));
     let (threads, numeric_path) = (profile.threads, args.resources.numeric_path);
     Ok(PlannedJob {

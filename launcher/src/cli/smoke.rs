@@ -5,8 +5,9 @@ use qlaunch_shared::sweep::{Data, Decision, Judgement, Row, Sweep, judge};
 use qlaunch_shared::{Error, ErrorKind, Result};
 use serde_json::json;
 
+use super::hub::model_here;
 use super::main::Context;
-use super::submission::{Submission, read_sweep_file};
+use super::submission::{Submission, folder_of, read_sweep_file};
 use super::submit::SubmitArgs;
 use crate::config::{Kind, Overrides, Settings};
 use crate::plan::render;
@@ -32,12 +33,13 @@ pub fn smoke(args: &SubmitArgs, real: &Submission, setup: &Setup, context: &mut 
         let folder = real.run.site.join(&job.name);
         render(&script_of(job, &real.run, setup, &folder))?;
     }
-    let (text, sweep) = read_sweep_file(&args.sweep)?;
+    let (text, mut sweep) = read_sweep_file(&args.sweep)?;
     if let Some(path) = cluster_path(&sweep.model) {
         return Err(Error::input("a smoke run needs the model's weights on this machine")
             .at(path)
             .hint("copy the model here, or submit without `--smoke`: the plan alone needs no weights"));
     }
+    sweep.model = model_here(&sweep.model, folder_of(&args.sweep), context)?;
     let folder = settings.runs.join("models");
     let small = shrink(sweep, |model| excerpt(model, LAYERS, &folder))?;
     let submission = Submission::plan(args, (text, small), settings, &context.around)?;

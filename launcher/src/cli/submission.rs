@@ -10,6 +10,7 @@ use qlaunch_shared::sweep::{Sweep, read_sweep};
 use qlaunch_shared::{Error, Result};
 use serde_json::json;
 
+use super::hub::{Telling, couriers};
 use super::last_run::{Comparison, compare_with_last};
 use super::main::Context;
 use super::runs::read_journal;
@@ -21,7 +22,10 @@ use crate::plan::{
     run_name,
 };
 use crate::session::{Opening, Setup, Site, block_on, script_of};
-use crate::ship::{Places, Staging, cluster_path, plan_staging, relocate, shadow_sweep};
+use crate::ship::{
+    Couriers, Known, Staged, StagedBy, Staging, cluster_path, hub_ids, plan_hub, plan_staging, relocate,
+    shadow_sweep,
+};
 use crate::store::{Inventory, Reuse};
 use crate::ui::{bytes, coverage, parameters, warnings};
 
@@ -40,6 +44,8 @@ pub struct Submission {
     pub site: Site,
     /// What has to be brought there.
     pub staging: Staging,
+    /// Who brings what is on the Hub; none if nothing is.
+    couriers: Option<Couriers>,
     /// What of each job is in the store already, where that can be told.
     pub reuse: Vec<Option<Reuse>>,
     /// Whether a person wants to know why pieces have to be made.
@@ -69,7 +75,8 @@ impl Submission {
     ) -> Result<Self> {
         let site = block_on(Site::open(&settings, around))?;
         // Planned with shadows of what lies on the cluster; judged and shown with the paths that a person wrote.
-        let (planned, shadows) = shadows(&site, &sweep, &settings)?;
+        let (mut planned, mut known) = shadows(&site, &sweep, &settings)?;
+        let couriers = on_hub(args, &site, &settings, (&mut planned, &mut known), around)?;
         let model = Model::open(&planned.model)?;
         let jobs = expand(&Ingredients {
             sweep: &planned,
@@ -85,8 +92,8 @@ impl Submission {
         let folder = settings.runs.join(&name);
         let mut jobs = jobs;
         let staging = match &site.workspace {
-            None => Staging::default(),
-            Some(workspace) => block_on(plan_staging(&site.host, workspace, &jobs, &shadows))?,
+            None => Staging::here(&known),
+            Some(workspace) => block_on(plan_staging(&site.host, workspace, &jobs, &known))?,
         };
         relocate(&mut jobs, &staging.places());
         let there = site.run_folder(&folder, &name);
@@ -94,8 +101,8 @@ impl Submission {
         if args.rehash {
             run.rehash();
         }
-        let reuse = reuse(&site, &settings, (&run.jobs, &model))?;
-        Ok(Self { settings, text, sweep, run, site, staging, reuse, explain: args.explain })
+        let reuse = reuse(&site, &settings, (&run.jobs, &weights(model, &known)))?;
+        Ok(Self { settings, text, sweep, run, site, staging, couriers, reuse, explain: args.explain })
     }
 
     /// How its jobs are carried out.
@@ -113,13 +120,22 @@ impl Submission {
     pub fn bring(&self, setup: &Setup, say: &mut dyn FnMut(&str)) -> Result<()> {
         block_on(async {
             setup.ship().await?;
-            let Some(workspace) = &self.site.workspace else {
-                return Ok(());
-            };
-            for staged in self.staging.staged.iter().filter(|staged| staged.missing > 0) {
-                say(&format!("sending {} ({})", staged.from.display(), bytes(staged.missing)));
+            if let Some(workspace) = &self.site.workspace {
+                let sent = |staged: &&Staged| staged.way == StagedBy::Upload && staged.missing > 0;
+                for staged in self.staging.staged.iter().filter(sent) {
+                    say(&format!("sending {} ({})", staged.from.display(), bytes(staged.missing)));
+                }
+                self.staging.send(&self.site.host, workspace, &mut |_, _| {}).await?;
             }
-            self.staging.send(&self.site.host, workspace, &mut |_, _| {}).await
+            for (staged, couriers) in self.staging.staged.iter().zip(self.couriers.iter().cycle()) {
+                if let (StagedBy::Hub(pinned) | StagedBy::HubHere(pinned, _), 1..) =
+                    (&staged.way, staged.missing)
+                {
+                    let mut telling = Telling::of(&pinned.to_string(), say);
+                    couriers.bring(staged, &mut |event| telling.hear(event)).await?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -176,12 +192,17 @@ pub fn read_sweep_file(path: &Path) -> Result<(String, Sweep)> {
     Ok((text, sweep))
 }
 
+/// The folder that a sweep file's paths are taken from.
+pub fn folder_of(sweep: &Path) -> &Path {
+    sweep.parent().unwrap_or(Path::new(""))
+}
+
 /// The sweep with shadows in the place of `cluster:` paths, and what they stand for.
-fn shadows(site: &Site, sweep: &Sweep, settings: &Settings) -> Result<(Sweep, Places)> {
+fn shadows(site: &Site, sweep: &Sweep, settings: &Settings) -> Result<(Sweep, Known)> {
     let mut planned = sweep.clone();
     if site.workspace.is_none() {
         return match cluster_path(&sweep.model) {
-            None => Ok((planned, Places::new())),
+            None => Ok((planned, Known::new())),
             Some(path) => {
                 Err(Error::input("`cluster:` paths mean a cluster, and this run is on this machine")
                     .at(path)
@@ -189,12 +210,41 @@ fn shadows(site: &Site, sweep: &Sweep, settings: &Settings) -> Result<(Sweep, Pl
             }
         };
     }
+    let known = block_on(shadow_sweep(&site.host, &mut planned, &headers_folder(settings)?))?;
+    Ok((planned, known))
+}
+
+/// Folder of shadows of what lies elsewhere.
+///
+/// # Errors
+/// A folder of runs that cannot be made.
+pub fn headers_folder(settings: &Settings) -> Result<PathBuf> {
     fs::create_dir_all(&settings.runs)
         .map_err(|error| Error::io("make the folder", &settings.runs, &error))?;
-    let runs = absolute(&settings.runs)?;
-    let folder = runs.join(".headers").join(&settings.cluster);
-    let places = block_on(shadow_sweep(&site.host, &mut planned, &folder))?;
-    Ok((planned, places))
+    Ok(absolute(&settings.runs)?.join(".headers").join(&settings.cluster))
+}
+
+/// Puts shadows in the place of names on the Hub; who brings what is missing, if there are such names.
+fn on_hub(
+    args: &SubmitArgs,
+    site: &Site,
+    settings: &Settings,
+    (sweep, known): (&mut Sweep, &mut Known),
+    around: &Surroundings,
+) -> Result<Option<Couriers>> {
+    let ids = hub_ids(sweep, folder_of(&args.sweep))?;
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let couriers = couriers(site, settings, around)?;
+    known.extend(block_on(plan_hub(&couriers, sweep, &ids, &headers_folder(settings)?))?);
+    Ok(Some(couriers))
+}
+
+/// The model itself where it lies in a cache of this machine: the store knows what it has of it by its files.
+fn weights(model: Model, known: &Known) -> Model {
+    let found = known.get(&model.files.folder).filter(|staged| staged.missing == 0);
+    found.and_then(|staged| Model::open(&staged.to).ok()).unwrap_or(model)
 }
 
 /// What of each job is in the store of this machine; a store elsewhere is not looked into.
@@ -218,10 +268,11 @@ pub fn header(submission: &Submission) -> String {
     let baselines: Vec<&str> =
         jobs.iter().filter(|job| job.is_baseline()).map(|job| job.name.as_str()).collect();
     let mut lines = vec![format!(
-        "{} · {} · {} {candidates} candidates · objective: {}",
+        "{} · {} · {} {candidates} {} · objective: {}",
         submission.run.name,
         size.unwrap_or_default(),
         if baselines.is_empty() { String::new() } else { format!("baseline {} and", baselines.join(", ")) },
+        if candidates == 1 { "candidate" } else { "candidates" },
         submission.question()
     )];
     let width = jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or(0);
@@ -238,14 +289,29 @@ pub fn header(submission: &Submission) -> String {
         lines.extend(warnings(plan).map(|warning| format!("  {:width$}  {warning}", "")));
     }
     for staged in &submission.staging.staged {
-        lines.push(match (staged.missing, staged.from == staged.to) {
-            _ if staged.shadow => format!("  {} lies on the cluster", staged.to.display()),
-            (0, true) => format!("  {} is there already", staged.from.display()),
-            (0, false) => format!("  {} was sent before", staged.from.display()),
-            (missing, _) => format!("  {} has to be sent: {}", staged.from.display(), bytes(missing)),
-        });
+        lines.push(format!("  {}", way(staged)));
     }
     lines.join("\n")
+}
+
+/// How an input gets to where it is needed, with its bytes.
+fn way(staged: &Staged) -> String {
+    let (from, to) = (staged.from.display(), staged.to.display());
+    match (&staged.way, staged.missing) {
+        (StagedBy::Cluster, _) => format!("{to} lies on the cluster"),
+        (StagedBy::Upload, 0) if staged.from == staged.to => format!("{from} is there already"),
+        (StagedBy::Upload, 0) => format!("{from} was sent before"),
+        (StagedBy::Upload, missing) => format!("{from} has to be sent: {}", bytes(missing)),
+        (StagedBy::Hub(id), 0) => format!("{id} of the Hub is there already: {to}"),
+        (StagedBy::Hub(id), missing) => {
+            format!("{id} of the Hub has to be downloaded there: {} into {to}", bytes(missing))
+        }
+        (StagedBy::HubHere(id, _), 0) => format!("{id} of the Hub was sent before: {to}"),
+        (StagedBy::HubHere(id, why), missing) => format!(
+            "{id} of the Hub has to be downloaded here and sent: {}; from there, {why}",
+            bytes(missing)
+        ),
+    }
 }
 
 /// Shows everything that a submission would do, byte for byte as it would be written.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command as Process;
 
 use clap::Args;
-use qlaunch_shared::protocol::RunFolder;
+use qlaunch_shared::protocol::{Level, RunFolder};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::attend::{Attended, attend};
@@ -16,6 +16,7 @@ use super::submission::{Submission, dry_run, header};
 use crate::config::Kind;
 use crate::schedule::Begin;
 use crate::session::{Opening, now};
+use crate::ui::note;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,6 +82,9 @@ impl SubmitArgs {
 /// Runs the command.
 pub fn run(args: SubmitArgs, context: &mut Context) -> Result<u8> {
     let submission = Submission::read(&args, &context.around)?;
+    for remark in &submission.settings.remarks {
+        context.screen.say(&note(Level::Warning, remark));
+    }
     let opening = if args.fresh || args.rehash { Opening::Fresh } else { Opening::Retry };
     let mut setup = submission.setup(&context.around, opening)?;
     let begin = args.begin.map(moment).transpose()?;

@@ -49,20 +49,7 @@ impl Layer {
     /// Adds a value under a dotted path.
     #[must_use]
     pub fn with(mut self, path: &str, value: impl Into<Value>) -> Self {
-        let value = value.into();
-        match path.split_once('.') {
-            None => {
-                self.values.insert(path.to_owned(), value);
-            }
-            Some((outer, inner)) => {
-                let mut below = match self.values.remove(outer) {
-                    Some(Value::Dict(_, below)) => below,
-                    _ => Dict::new(),
-                };
-                below.insert(inner.to_owned(), value);
-                self.values.insert(outer.to_owned(), Value::from(below));
-            }
-        }
+        insert(&mut self.values, path, value.into());
         self
     }
 
@@ -105,5 +92,21 @@ impl Provider for Layer {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Map::from([(Profile::Default, self.values.clone())]))
+    }
+}
+
+fn insert(values: &mut Dict, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            values.insert(path.to_owned(), value);
+        }
+        Some((outer, inner)) => {
+            let mut below = match values.remove(outer) {
+                Some(Value::Dict(_, below)) => below,
+                _ => Dict::new(),
+            };
+            insert(&mut below, inner, value);
+            values.insert(outer.to_owned(), Value::from(below));
+        }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use figment::Figment;
 use qlaunch_shared::recipe::Library;
 use qlaunch_shared::{Error, Result};
 
 use super::Surroundings;
-use super::layer::Layer;
+use super::chosen::{Chosen, chosen as asked};
 
 const KEY: &str = "recipes";
 const VARIABLE: &str = "QLAUNCH_RECIPES";
@@ -32,31 +31,11 @@ pub fn library(around: &Surroundings) -> Result<Library> {
 
 /// The folder of `--recipes`, of `QLAUNCH_RECIPES`, or of the key `recipes` in `qlaunch.toml`.
 fn chosen(around: &Surroundings) -> Result<Option<PathBuf>> {
-    let mut layers = Vec::new();
-    let folders = [around.user.as_deref(), Some(around.project.as_path())];
-    for folder in folders.into_iter().flatten() {
-        layers.extend(Layer::file(&folder.join("qlaunch.toml"))?.filter(|layer| layer.has(KEY)));
-    }
-    // An empty variable is how a shell unsets one for a single command.
-    if let Some(folder) = around.variables.get(VARIABLE).filter(|folder| !folder.is_empty()) {
-        let origin = format!("the environment variable {VARIABLE}");
-        layers.push(Layer::empty(origin).with(KEY, folder.as_str()));
-    }
-    if let Some(folder) = &around.recipes {
-        layers.push(Layer::empty("`--recipes`").with(KEY, folder.display().to_string()));
-    }
-    let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
-    let Ok(value) = figment.find_value(KEY) else {
+    let flag = around.recipes.as_deref().map(|folder| ("--recipes", folder));
+    let Some(Chosen { path: folder, origin }) = asked(KEY, VARIABLE, flag, around)? else {
         return Ok(None);
     };
-    let origin = figment.find_metadata(KEY).map_or_else(String::new, |metadata| metadata.name.to_string());
-    let Some(folder) = value.as_str() else {
-        return Err(Error::input("`recipes` is the path of a folder")
-            .at(origin)
-            .key(KEY)
-            .hint("write `recipes = \"path/to/recipes\"`"));
-    };
-    let path = around.project.join(folder);
+    let path = around.project.join(&folder);
     if path.is_dir() {
         return Ok(Some(path));
     }
@@ -133,7 +112,7 @@ mod tests {
         fs::write(work.path().join("qlaunch.toml"), "recipes = 3\n").unwrap();
         around.recipes = None;
         around.variables.clear();
-        assert_eq!(refusal(&around).message, "`recipes` is the path of a folder");
+        assert_eq!(refusal(&around).message, "`recipes` is a path");
         assert_eq!(refusal(&around).exit_code(), 3);
     }
 }

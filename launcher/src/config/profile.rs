@@ -120,6 +120,9 @@ pub struct SshProfile {
     /// Port there.
     #[serde(default)]
     pub port: Option<u16>,
+    /// File of the key to log in with; what `~/.ssh/config` and the agent have if not given.
+    #[serde(default)]
+    pub identity: Option<PathBuf>,
     /// Hosts to go through, the first one first.
     #[serde(default)]
     pub jump: Vec<String>,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::Surroundings;
 use super::embedded::{cluster, cluster_names};
 use super::layer::Layer;
+use super::modelopt::ClustersYaml;
 use super::notify::Notify;
 use super::profile::{Kind, ProcessProfile, Profile, SshProfile};
 use super::surroundings::VARIABLES;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub cluster: String,
     /// How the cluster is used.
     pub profile: Profile,
+    /// What a person should know about how the profile was read.
+    pub remarks: Vec<String>,
     origins: Origins,
 }
 
@@ -52,6 +55,9 @@ struct Written {
     runs: PathBuf,
     worker: Option<PathBuf>,
     recipes: Option<PathBuf>,
+    /// Read by [`ClustersYaml::find`], which all layers stand upon.
+    #[serde(default, rename = "clusters_yaml")]
+    _clusters_yaml: Option<PathBuf>,
     #[serde(default)]
     notify: Notify,
     profile: Profile,
@@ -63,7 +69,7 @@ impl Settings {
     /// # Errors
     /// A cluster that no layer knows, a file that cannot be read, an unknown key or a value of the wrong kind.
     pub fn load(cluster: &str, around: &Surroundings, overrides: &Overrides) -> Result<Self> {
-        let layers = layers(cluster, around, overrides)?;
+        let (layers, remarks) = layers(cluster, around, overrides)?;
         if !layers.iter().any(|layer| layer.has("profile")) {
             return Err(unknown_cluster(cluster, around));
         }
@@ -81,6 +87,7 @@ impl Settings {
             notify: written.notify,
             cluster: cluster.to_owned(),
             profile: written.profile,
+            remarks,
             origins,
         })
     }
@@ -174,9 +181,16 @@ fn check_hosts(ssh: &SshProfile, process: &ProcessProfile, origins: &Origins) ->
     Ok(())
 }
 
-/// The lowest layer first.
-fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Vec<Layer>> {
+/// The lowest layer first, and what a person should know about them.
+fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<(Vec<Layer>, Vec<String>)> {
     let mut layers = Vec::new();
+    let mut remarks = Vec::new();
+    // What is built in needs no file of another program, and must work though it is broken.
+    let theirs = if cluster(name).is_some() { None } else { ClustersYaml::find(around)? };
+    if let Some(described) = theirs.map(|theirs| theirs.describe(name)).transpose()?.flatten() {
+        layers.push(described.layer);
+        remarks = described.remarks;
+    }
     let folders = [around.user.as_deref(), Some(around.project.as_path())];
     for folder in folders.into_iter().flatten() {
         let profile = Layer::file(&folder.join("clusters").join(format!("{name}.toml")))?;
@@ -209,7 +223,7 @@ fn layers(name: &str, around: &Surroundings, overrides: &Overrides) -> Result<Ve
         base.push(Layer::toml("built in", text)?.below("profile"));
     }
     base.extend(layers);
-    Ok(base)
+    Ok((base, remarks))
 }
 
 fn number_or_text(value: &str) -> Value {
@@ -220,9 +234,10 @@ fn absolute(path: PathBuf, project: &Path) -> PathBuf {
     project.join(path)
 }
 
-/// Names of all clusters that have a profile of their own: built in, the user's, the project's.
-pub fn known_clusters(around: &Surroundings) -> Vec<String> {
+/// Names of all clusters that have a profile of their own: built in, ModelOpt's, the user's, the project's.
+pub fn known_clusters(around: &Surroundings, theirs: Option<&ClustersYaml>) -> Vec<String> {
     let mut known: Vec<String> = cluster_names().into_iter().map(str::to_owned).collect();
+    known.extend(theirs.into_iter().flat_map(ClustersYaml::names).map(str::to_owned));
     let folders = [around.user.as_deref(), Some(around.project.as_path())];
     for folder in folders.into_iter().flatten() {
         let files = std::fs::read_dir(folder.join("clusters")).into_iter().flatten().flatten();
@@ -236,7 +251,9 @@ pub fn known_clusters(around: &Surroundings) -> Vec<String> {
 }
 
 fn unknown_cluster(name: &str, around: &Surroundings) -> Error {
-    let known = known_clusters(around);
+    // A file that cannot be read was refused before.
+    let theirs = ClustersYaml::find(around).ok().flatten();
+    let known = known_clusters(around, theirs.as_ref());
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     Error::input(format!("there is no cluster `{name}`")).hint(format!(
         "{}; describe a new one in clusters/{name}.toml",

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub struct Surroundings {
     /// The working folder; `clusters/`, `templates/` and `qlaunch.toml` are looked up here.
     pub project: PathBuf,
+    /// The home folder.
+    pub home: Option<PathBuf>,
     /// `~/.config/qlaunch`, if there is a home.
     pub user: Option<PathBuf>,
     /// The executable of this process.
@@ -46,10 +48,11 @@ impl std::fmt::Debug for Secrets {
 }
 
 /// The environment variables that are read, with the setting that each one sets.
-pub const VARIABLES: [(&str, &str); 7] = [
+pub const VARIABLES: [(&str, &str); 8] = [
     ("QLAUNCH_WEBHOOK", "notify.webhook"),
     ("QLAUNCH_RUNS", "runs"),
     ("QLAUNCH_RECIPES", "recipes"),
+    ("QLAUNCH_CLUSTERS_YAML", "clusters_yaml"),
     ("QLAUNCH_WORKER", "worker"),
     ("QLAUNCH_JOBS", "profile.jobs"),
     ("QLAUNCH_THREADS", "profile.threads"),
@@ -59,7 +62,8 @@ pub const VARIABLES: [(&str, &str); 7] = [
 impl Surroundings {
     /// Reads them from the process.
     pub fn gather() -> Self {
-        let from_home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let from_home = || home.as_ref().map(|home| home.join(".config"));
         let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(from_home);
         let all: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -69,6 +73,7 @@ impl Surroundings {
         Self {
             project: std::env::current_dir().unwrap_or_default(),
             user: config.map(|config| config.join("qlaunch")),
+            home,
             executable: std::env::current_exe().ok(),
             variables,
             recipes: None,

@@ -229,7 +229,16 @@ fn absolute_tokens(mut tokens: protocol::TokenSource) -> Result<protocol::TokenS
 /// # Errors
 /// Nothing there.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(|error| match error.kind() {
+    // A link to a file keeps its own name: caches link names that say what a file is to contents that have none.
+    let linked = path.is_file().then(|| path.file_name().zip(path.parent())).flatten();
+    let found = match linked {
+        Some((name, above)) if above.as_os_str().is_empty() => {
+            Path::new(".").canonicalize().map(|at| at.join(name))
+        }
+        Some((name, above)) => above.canonicalize().map(|at| at.join(name)),
+        None => path.canonicalize(),
+    };
+    found.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::input("there is no such file or folder").at(path).hint("check the path")
         }

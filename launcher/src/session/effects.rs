@@ -224,7 +224,19 @@ fn reads_of(job: &PlannedJob) -> Vec<&Path> {
             Reference::None | Reference::Keep => {}
         }
     }
+    let mut reads: Vec<&Path> = reads.into_iter().map(with_contents).collect();
     reads.sort();
     reads.dedup();
     reads
+}
+
+/// What has to be seen for a path to be read: of a snapshot in a cache of the Hub the whole repository, whose contents its
+/// files are links to.
+fn with_contents(path: &Path) -> &Path {
+    let is_repository = |folder: &&Path| {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let kind = name.starts_with("models--") || name.starts_with("datasets--");
+        kind && path.starts_with(folder.join("snapshots"))
+    };
+    path.ancestors().find(is_repository).unwrap_or(path)
 }

@@ -11,7 +11,7 @@ use qlaunch_shared::sweep::{Data, Sweep};
 use qlaunch_shared::{Error, Result};
 
 use super::places::cluster_path;
-use super::stage::Places;
+use super::stage::{Known, Staged, StagedBy};
 use crate::transport::{Transport, Wanted};
 
 /// Largest file that is brought here whole; data files beyond it are known by size and time.
@@ -33,24 +33,45 @@ struct Remote {
     changed: u64,
 }
 
-/// Replaces every `cluster:` path of a sweep by its shadow below `folder`; returns where shadows stand for what.
+/// Replaces every `cluster:` path of a sweep by its shadow below `folder`; returns what shadows stand for.
 ///
 /// # Errors
 /// Nothing at a path, or files that cannot be read there.
-pub async fn shadow_sweep(host: &impl Transport, sweep: &mut Sweep, folder: &Path) -> Result<Places> {
-    let mut places = Places::new();
-    let own = sweep.candidates.iter_mut().filter_map(|candidate| candidate.calibration.as_mut());
-    let data = [sweep.calibration.as_mut(), sweep.evaluate.as_mut()].into_iter().flatten().chain(own);
-    let paths = std::iter::once(&mut sweep.model).chain(data.map(|data: &mut Data| &mut data.data));
-    for path in paths {
+pub async fn shadow_sweep(host: &impl Transport, sweep: &mut Sweep, folder: &Path) -> Result<Known> {
+    let mut known = Known::new();
+    for path in paths_of(sweep) {
         let Some(there) = cluster_path(path) else { continue };
-        *path = shadow(host, &there, folder).await?;
-        places.insert(path.clone(), there);
+        let hash = &sha256(there.display().to_string())[..12];
+        let name = there.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let own = Place { folder: folder.join(format!("{name}-{hash}")), changed: None };
+        *path = shadow(host, &there, &own).await?;
+        let staged = Staged { from: path.clone(), to: there, missing: 0, way: StagedBy::Cluster };
+        known.insert(path.clone(), staged);
     }
-    Ok(places)
+    Ok(known)
 }
 
-async fn shadow(host: &impl Transport, there: &Path, folder: &Path) -> Result<PathBuf> {
+/// Every path that a sweep names: the model's, then those of data.
+pub(super) fn paths_of(sweep: &mut Sweep) -> impl Iterator<Item = &mut PathBuf> {
+    let own = sweep.candidates.iter_mut().filter_map(|candidate| candidate.calibration.as_mut());
+    let data = [sweep.calibration.as_mut(), sweep.evaluate.as_mut()].into_iter().flatten().chain(own);
+    std::iter::once(&mut sweep.model).chain(data.map(|data: &mut Data| &mut data.data))
+}
+
+/// Where a shadow is put.
+pub(super) struct Place {
+    /// The folder for a folder's files, or for a single file.
+    pub folder: PathBuf,
+    /// Time of change that all files get, where their content is known by their path; that of the files if none.
+    pub changed: Option<u64>,
+}
+
+/// Makes the shadow of a file or folder; its path.
+///
+/// # Errors
+/// Nothing there, or files that cannot be read there.
+pub(super) async fn shadow(host: &impl Transport, there: &Path, place: &Place) -> Result<PathBuf> {
+    let folder = &place.folder;
     let output = host.shell(LIST, &[&there.display().to_string()]).await?;
     if output.code != Some(0) || output.stdout.is_empty() {
         return Err(Error::input("there is nothing at this path of the cluster")
@@ -69,14 +90,12 @@ async fn shadow(host: &impl Transport, there: &Path, folder: &Path) -> Result<Pa
         .filter_map(|line| {
             let mut fields = line.splitn(3, ' ');
             let (size, changed) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            let changed = place.changed.unwrap_or(changed);
             Some(Remote { path: above.join(fields.next()?), size, changed })
         })
         .collect();
-    let hash = &sha256(above.display().to_string())[..12];
-    let name = above.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let folder = folder.join(format!("{name}-{hash}"));
-    fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, &error))?;
-    let stale: Vec<&Remote> = files.iter().filter(|file| !is_fresh(&folder, file)).collect();
+    fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, &error))?;
+    let stale: Vec<&Remote> = files.iter().filter(|file| !is_fresh(folder, file)).collect();
     // Some at a time: an answer is held in memory.
     for files in stale.chunks(16) {
         let wanted: Vec<Wanted> = files
@@ -105,10 +124,10 @@ async fn shadow(host: &impl Transport, there: &Path, folder: &Path) -> Result<Pa
                 }
                 bytes.truncate(usize::try_from(header).unwrap_or(usize::MAX));
             }
-            write(&folder, file, &bytes)?;
+            write(folder, file, &bytes)?;
         }
     }
-    Ok(if is_file { folder.join(there.file_name().unwrap_or_default()) } else { folder })
+    Ok(if is_file { folder.join(there.file_name().unwrap_or_default()) } else { folder.clone() })
 }
 
 fn is_weights(file: &Remote) -> bool {
@@ -156,7 +175,8 @@ mod tests {
         weights.extend(vec![1; 5000]);
         fs::write(model.join("model.safetensors"), &weights).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let shadow = |path: &Path| runtime.block_on(shadow(&Local, path, &work.path().join("shadows")));
+        let place = Place { folder: work.path().join("shadows"), changed: None };
+        let shadow = |path: &Path| runtime.block_on(shadow(&Local, path, &place));
         let folder = shadow(&model).unwrap();
         let seen = fs::read(folder.join("model.safetensors")).unwrap();
         assert_eq!((&seen[..13], seen.len()), (&weights[..13], weights.len()));

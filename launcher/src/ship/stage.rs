@@ -8,6 +8,7 @@ use qlaunch_shared::digest::{hex, sha256_of_file};
 use qlaunch_shared::{Error, Result};
 use sha2::{Digest, Sha256};
 
+use super::hub_id::Pinned;
 use super::upload::{Upload, upload};
 use crate::plan::PlannedJob;
 use crate::transport::Transport;
@@ -21,6 +22,22 @@ const FREE: &str = r#"df -P -k -- "$1" | awk 'NR == 2 { print $4 * 1024 }'"#;
 /// Where files of this machine lie on the host, by their paths here.
 pub type Places = BTreeMap<PathBuf, PathBuf>;
 
+/// Inputs of which it is known already where they will lie.
+pub type Known = BTreeMap<PathBuf, Staged>;
+
+/// How something gets to where it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StagedBy {
+    /// Sent by content, unless it is there.
+    Upload,
+    /// It lies on the cluster, and what is here is its shadow.
+    Cluster,
+    /// The Hub's cache where jobs run has it, or the worker brings it there; what is here is its shadow.
+    Hub(Pinned),
+    /// The worker brings it to this machine, since the Hub is not reached from there, and it is sent; with the reason.
+    HubHere(Pinned, String),
+}
+
 /// Where something is brought from, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staged {
@@ -28,10 +45,10 @@ pub struct Staged {
     pub from: PathBuf,
     /// Where it lies there.
     pub to: PathBuf,
-    /// Bytes that have to be sent; 0 where it is there already.
+    /// Bytes that are not there yet.
     pub missing: u64,
-    /// Whether it lies on the cluster, and what is here is its shadow.
-    pub shadow: bool,
+    /// How it gets there.
+    pub way: StagedBy,
 }
 
 /// What has to be sent before jobs can run.
@@ -43,9 +60,15 @@ pub struct Staging {
 }
 
 impl Staging {
+    /// What is known of jobs on this machine: nothing is sent.
+    pub fn here(known: &Known) -> Self {
+        Self { staged: known.values().cloned().collect(), uploads: Vec::new() }
+    }
+
     /// Bytes that have to be sent.
     pub fn missing(&self) -> u64 {
-        self.staged.iter().map(|staged| staged.missing).sum()
+        let sent = self.staged.iter().filter(|staged| !matches!(staged.way, StagedBy::Hub(_)));
+        sent.map(|staged| staged.missing).sum()
     }
 
     /// Where everything lies.
@@ -91,17 +114,17 @@ pub async fn plan_staging(
     host: &impl Transport,
     workspace: &Path,
     jobs: &[PlannedJob],
-    shadows: &Places,
+    known: &Known,
 ) -> Result<Staging> {
     let mut staging = Staging::default();
     for path in inputs(jobs) {
-        if let Some(there) = shadows.get(&path) {
-            staging.staged.push(Staged { from: path.clone(), to: there.clone(), missing: 0, shadow: true });
+        if let Some(staged) = known.get(&path) {
+            staging.staged.push(staged.clone());
             continue;
         }
         let files = files_of(&path)?;
         if is_same(host, &files).await? {
-            staging.staged.push(Staged { from: path.clone(), to: path, missing: 0, shadow: false });
+            staging.staged.push(Staged { from: path.clone(), to: path, missing: 0, way: StagedBy::Upload });
             continue;
         }
         let mut uploads = Vec::new();
@@ -126,7 +149,7 @@ pub async fn plan_staging(
                 staging.uploads.push(Upload { from, to: target, sha256, mode: "644" });
             }
         }
-        staging.staged.push(Staged { from: path, to, missing, shadow: false });
+        staging.staged.push(Staged { from: path, to, missing, way: StagedBy::Upload });
     }
     Ok(staging)
 }

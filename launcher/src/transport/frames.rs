@@ -1,9 +1,29 @@
 //! What comes back over a link: an answer between two marks, so that banners are no part of it and a torn one is known.
 
 use super::contract::Chunk;
+use crate::plan::quote;
 
 /// Runs a script between two marks: `$1` is the nonce, `$2` the script, the rest its arguments.
 pub const BETWEEN_MARKS: &str = r#"nonce=$1; script=$2; shift 2; printf '\n@begin %s\n' "$nonce"; sh -c "$script" qlaunch "$@"; printf '\n@end %s %d\n' "$nonce" $?"#;
+
+/// Runs the program that [`for_any_shell`] wrote. The login shell of the user there reads this line and its argument first, and
+/// that shell may be no POSIX shell: csh ends a quoted word at a newline, fish takes two backslashes for one.
+pub const EVALUATE: &str = r#"eval "$(printf %b "$1")""#;
+
+/// A question as one word that every shell leaves as it is: [`BETWEEN_MARKS`] with its nonce, script and arguments.
+pub fn for_any_shell(nonce: &str, script: &str, arguments: &[&str]) -> String {
+    let words = [nonce, script].into_iter().chain(arguments.iter().copied());
+    let words: Vec<String> = words.map(quote).collect();
+    let program = format!("set -- {}\n{BETWEEN_MARKS}", words.join(" "));
+    let mut word = String::with_capacity(program.len() * 2);
+    for byte in program.bytes() {
+        match byte {
+            b'\\' | b'\'' | b'!' | 0..=31 | 127.. => word.push_str(&format!("\\0{byte:03o}")),
+            plain => word.push(char::from(plain)),
+        }
+    }
+    word
+}
 
 /// Prints pieces of files: for each `PATH FROM LIMIT` a line `SIZE INODE TAKEN` and so many bytes, or a line `-`.
 pub const READ: &str = r#"
@@ -101,6 +121,18 @@ mod tests {
         assert_eq!(chunks(body, 3).unwrap(), [chunk(b"a\n-\nb", 5, 77), None, chunk(b"", 9, 3)]);
         assert_eq!(chunks(body, 2), None, "more than was asked for");
         assert_eq!(chunks(b"5 77 5\nabc", 1), None, "less than was announced");
+    }
+
+    #[test]
+    fn a_question_reaches_the_shell_whole_and_has_nothing_that_another_shell_would_change() {
+        let arguments = ["it's", "a\\b\\\\c", "two\nlines\n", "wow!", "é $HOME `x` %s", ""];
+        let word = for_any_shell("n1", "printf '%s|' \"$@\"; exit 3", &arguments);
+        assert!(!word.contains(['\n', '\'', '!']) && !word.contains("\\\\"), "{word}");
+        let output =
+            std::process::Command::new("/bin/sh").args(["-c", EVALUATE, "qlaunch", &word]).output().unwrap();
+        let answer = answer(&output.stdout, "n1").unwrap();
+        let expected: String = arguments.iter().map(|argument| format!("{argument}|")).collect();
+        assert_eq!((String::from_utf8(answer.body).unwrap(), answer.code), (expected, 3));
     }
 
     #[test]

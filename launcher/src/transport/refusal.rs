@@ -68,6 +68,7 @@ mod tests {
             user: None,
             port: None,
             others: vec![],
+            identity: None,
             jump: vec![],
             config: None,
         };

@@ -10,7 +10,7 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use super::frames::{Answer, BETWEEN_MARKS, answer};
+use super::frames::{Answer, EVALUATE, answer, for_any_shell};
 use super::refusal::explain;
 use crate::config::SshProfile;
 
@@ -84,6 +84,9 @@ impl Ssh {
         if let Some(port) = way.profile.port {
             builder.port(port);
         }
+        if let Some(identity) = &way.profile.identity {
+            builder.keyfile(identity);
+        }
         if let Some(config) = &way.profile.config {
             builder.config_file(config);
         }
@@ -130,8 +133,8 @@ impl Ssh {
     ) -> Result<(Vec<u8>, String), String> {
         let words = |error: openssh::Error| error.to_string();
         let mut command = session.command("/bin/sh");
-        command.args(["-c", BETWEEN_MARKS, "qlaunch", &*self.nonce, question.script]);
-        command.args(question.arguments);
+        let program = for_any_shell(&self.nonce, question.script, question.arguments);
+        command.args(["-c", EVALUATE, "qlaunch", &program]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().await.map_err(words)?;
         let (mut input, output, errors) =

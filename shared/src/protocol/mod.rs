@@ -1,12 +1,14 @@
 //! What the launcher and a worker say to each other, all of it in files of the run folder.
 
 mod compute;
+mod download;
 mod event;
 mod folder;
 mod job;
 mod outcome;
 
 pub use compute::{DeviceChoice, NumericPath};
+pub use download::{DownloadEvent, Snapshot, SnapshotFile};
 pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
 pub use job::{Evaluate, JobSpec, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource};

@@ -10,4 +10,4 @@ pub use card::card;
 pub use figures::{Experts, ModuleQuality, Remark, SilentExpert};
 pub use licence::Licence;
 pub use report::{CARD, FILE, Measured, Quality, Recorded, SOURCE_CARD, Tool, VERSION};
-pub use source::{Identity, identity};
+pub use source::{Identity, identity, model_name};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -34,6 +34,16 @@ pub struct Identity {
     pub digest_of: String,
 }
 
+/// The name of a model for people: that of its folder, or in a cache of the Hub that of its repository, where folders are called
+/// like commits.
+pub fn model_name(folder: &Path) -> String {
+    let text = |folder: &Path| folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let repository = folder.parent().filter(|above| above.ends_with("snapshots")).and_then(Path::parent);
+    let name =
+        repository.and_then(text).and_then(|name| Some(name.strip_prefix("models--")?.replace("--", "/")));
+    name.or_else(|| text(folder)).unwrap_or_default()
+}
+
 /// The identity of a model, from the bytes of its weights.
 ///
 /// Of each file in the order of names, the digest covers the lengths, and for each tensor in the order of offsets its name, type, shape
@@ -50,7 +60,7 @@ pub fn identity(model: &Model) -> Result<Identity> {
     }
     let folder = model.folder.canonicalize().unwrap_or_else(|_| model.folder.clone());
     Ok(Identity {
-        name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: model_name(&folder),
         folder: Some(folder),
         sha256: hex(digest.finalize()),
         digest_of: if whole {
@@ -108,6 +118,14 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert_ne!(identity(&model).unwrap().sha256, before.sha256);
+    }
+
+    #[test]
+    fn a_model_is_called_like_its_folder_or_its_repository() {
+        let name = |folder: &str| model_name(Path::new(folder));
+        assert_eq!(name("/models/tiny"), "tiny");
+        assert_eq!(name("/hub/models--org--tiny-1b/snapshots/0123"), "org/tiny-1b");
+        assert_eq!(name("/backup/snapshots/monday"), "monday");
     }
 
     #[test]

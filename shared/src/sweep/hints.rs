@@ -26,6 +26,11 @@ pub fn next_steps(portfolio: &Portfolio, submit: &str) -> Vec<String> {
         ));
     }
     match (&portfolio.recommendation.candidate, &portfolio.recommendation.checkpoint) {
+        // `CLUSTER:/path` is no place that a command here can read.
+        (Some(candidate), Some(checkpoint)) if checkpoint.display().to_string().contains(":/") => {
+            let run = &portfolio.run;
+            steps.push(format!("bring it home: `qlaunch fetch {run}/{candidate} --to DIR`"));
+        }
         (Some(_), Some(checkpoint)) => steps.push(format!(
             "measure it on text of your own: `qlaunch eval {} --data FILE --reference {}`",
             checkpoint.display(),

@@ -25,7 +25,7 @@ pub const WORKER: Floors = Floors {
         &["quantize", "calibrate"],
         &["network"],
         &["ops", "comm"],
-        &["tensor", "store", "tokens", "report", "libraries"],
+        &["tensor", "store", "tokens", "report", "libraries", "hub"],
     ],
 };
 

@@ -36,7 +36,7 @@ pub fn stop_with_parent(parent: i32) -> Result<()> {
         .map_err(|e| Error::bug(format!("cannot follow the parent's end: {e}")))?;
     match rustix::process::getppid() {
         Some(pid) if pid.as_raw_nonzero().get() == parent => Ok(()),
-        _ => Err(Error::new(ErrorKind::Unreachable, format!("rank 0 (process {parent}) is gone"))
+        _ => Err(Error::new(ErrorKind::Unreachable, format!("the process {parent} that began this is gone"))
             .hint("look into the job's log")),
     }
 }

@@ -6,6 +6,7 @@ use qlaunch_shared::assign::{Assignment, Needs, Piece, Resolved};
 use qlaunch_shared::checkpoint::Shard;
 use qlaunch_shared::digest::sha256;
 use qlaunch_shared::model::Model;
+use qlaunch_shared::quality::model_name;
 use qlaunch_shared::store::{
     ASSEMBLY, Aspect, AssembledCompanion, AssembledPiece, Assembly, Digested, Observation, Origin, PieceKeys,
     Step,
@@ -373,5 +374,5 @@ pub(super) fn save_observations<'o>(
 
 /// The model's name for people.
 pub(super) fn name(model: &Model) -> String {
-    model.folder.file_name().unwrap_or(model.folder.as_os_str()).to_string_lossy().into_owned()
+    model_name(&model.folder)
 }
