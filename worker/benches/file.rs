@@ -86,6 +86,7 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
             calibration: None,
             out: None,
             shard_bytes: 10_000_000_000,
+            assignment: None,
         }),
         calibrate: Vec::new(),
         store: None,

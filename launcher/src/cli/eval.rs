@@ -88,7 +88,12 @@ fn job(args: &EvalArgs, profile: &Profile) -> Result<PlannedJob> {
             store: None,
             rehash: false,
             reproduce: None,
-            evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
+            evaluate: Some(Evaluate {
+                checkpoint: Some(checkpoint),
+                tokens,
+                reference,
+                ceilings: Vec::new(),
+            }),
             resources: Resources {
                 threads,
                 device: args.resources.device,

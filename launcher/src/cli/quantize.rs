@@ -129,6 +129,7 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
     }
     let calibration = args.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
     let (name, model) = (recipe.name.clone(), absolute(&args.model)?);
+    let assignment = Some(resolved.plan.assignment.clone());
     let out = Some(context.around.project.join(&args.out));
     let (threads, numeric_path) = (profile.threads, args.resources.numeric_path);
     Ok(PlannedJob {
@@ -147,6 +148,7 @@ fn job(args: &QuantizeArgs, context: &Context, profile: &Profile) -> Result<Plan
                 calibration,
                 out,
                 shard_bytes,
+                assignment,
             }),
             calibrate: Vec::new(),
             store: args.store.as_ref().map(|store| context.around.project.join(store)),

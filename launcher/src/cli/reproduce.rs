@@ -149,6 +149,7 @@ fn request(
         calibration,
         out: None,
         shard_bytes: SHARD_BYTES,
+        assignment: None,
     };
     let tokens_sha256 = tokens.map(|calibration| calibration.tokens_sha256.clone());
     Ok(Reproduce { checkpoint, made, tokens_sha256, pieces })

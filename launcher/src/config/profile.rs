@@ -207,6 +207,10 @@ pub struct SlurmProfile {
     pub signal_seconds: u32,
     /// How often a job that was stopped at a safe point or preempted puts itself into the queue again.
     pub restarts: u32,
+    /// Most jobs that are handed over as one array, as far as the cluster's `MaxArraySize` allows; none with 0 or 1.
+    pub array_size: u32,
+    /// Tasks of an array that run at a time; all if 0.
+    pub array_width: u32,
     /// Seconds that a job may be unknown to SLURM and to its folder before it counts as lost: file systems lag.
     pub lag_seconds: f64,
     /// Further lines behind `#SBATCH`.
@@ -257,6 +261,8 @@ impl Default for SlurmProfile {
             gpu_type: None,
             signal_seconds: 120,
             restarts: 10,
+            array_size: 1000,
+            array_width: 0,
             lag_seconds: 60.0,
             options: Vec::new(),
             container: None,

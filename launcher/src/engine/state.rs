@@ -2,7 +2,7 @@
 
 use qlaunch_shared::Error;
 
-use crate::journal::Handle;
+use crate::journal::{ArrayTask, Handle};
 
 /// What is known of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,6 +34,8 @@ pub struct Job {
     pub baseline: bool,
     /// The newest attempt; 0 before the first.
     pub attempt: u32,
+    /// The array that the newest attempt was handed over with.
+    pub array: Option<ArrayTask>,
     /// How often the scheduler started the newest attempt again by itself.
     pub restart: u32,
     /// Attempts in this session that were interrupted or lost with their process or node.

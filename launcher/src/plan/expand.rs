@@ -6,7 +6,7 @@ use qlaunch_shared::assign::{Aims, Grouping, MixedGroups, Plan, resolve, resolve
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Quantize, Reference, Resources, RunFolder};
 use qlaunch_shared::recipe::{Library, load_recipe};
-use qlaunch_shared::sweep::{Baseline, Candidate, Data, Sweep};
+use qlaunch_shared::sweep::{Baseline, Candidate, Data, Sweep, ceilings};
 use qlaunch_shared::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -172,15 +172,25 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
     let silent_experts = calibration.and_then(|data| data.silent_experts).unwrap_or_default();
     let calibration = calibration.map(Data::tokens).map(absolute_tokens).transpose()?;
     let name = Some(recipe.name.clone());
-    let quantize =
-        Quantize { recipe, mixed_groups, silent_experts, calibration, out: None, shard_bytes: SHARD_BYTES };
+    let quantize = Quantize {
+        recipe,
+        mixed_groups,
+        silent_experts,
+        calibration,
+        out: None,
+        shard_bytes: SHARD_BYTES,
+        assignment: Some(resolved.plan.assignment.clone()),
+    };
     let spec = spec(&candidate.name, Some(quantize), from)?;
     Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
 }
 
 fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Result<JobSpec> {
     let tokens = from.sweep.evaluate.as_ref().map(Data::tokens).map(absolute_tokens).transpose()?;
-    let evaluate = tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None });
+    // Baselines are measured to their end: they are what others are compared with.
+    let ceilings = if quantize.is_some() { ceilings(from.sweep) } else { Vec::new() };
+    let evaluate =
+        tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None, ceilings });
     let resources = &from.sweep.resources;
     Ok(JobSpec {
         version: protocol::VERSION,

@@ -9,5 +9,5 @@ mod saved;
 pub use budget::Budget;
 pub use expand::{Ingredients, PlannedJob, PlannedRun, SHARD_BYTES, absolute, expand};
 pub use identity::{identity, run_name};
-pub use render::{DockerExtras, Extras, Script, SlurmExtras, quote, render};
+pub use render::{DockerExtras, Extras, Script, SlurmExtras, Task, Template, quote};
 pub use saved::{RUN_VERSION, Saved};

@@ -1,7 +1,7 @@
 //! How a session begins: it takes the run over where the journal ends.
 
-use qlaunch_shared::Result;
-use qlaunch_shared::protocol::Reference;
+use qlaunch_shared::protocol::{JobSpec, Reference};
+use qlaunch_shared::{ErrorKind, Result};
 
 use super::carry::Opening;
 use super::drive::Drive;
@@ -11,6 +11,9 @@ use crate::engine::Stage;
 use crate::journal::{Entry, JobName, VERSION};
 use crate::plan::PlannedJob;
 use crate::transport::Transport;
+
+/// Most that is read of a spec.
+const LIMIT: u64 = 64 << 20;
 
 impl<B: Backend, T: Transport> Drive<'_, B, T> {
     /// Takes the run over: finished jobs are kept if their results are still there, running ones are watched again.
@@ -35,9 +38,19 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
                     self.note(Entry::NotSubmitted { job: job.name.clone(), attempt })?;
                     self.listener.notice(&Notice::Gone { job: &job.name });
                 }
+                Stage::Failed { error } if error.kind == ErrorKind::Gate => {
+                    let attached = matches!(self.setup.opening, Opening::Attach | Opening::Cancel);
+                    if !attached && !self.is_told_the_same(job).await? {
+                        self.note(Entry::NotSubmitted { job: job.name.clone(), attempt })?;
+                    }
+                }
                 Stage::Running { .. } => self.watch(&job.name, attempt, true),
                 _ => {}
             }
+        }
+        let waiting = self.state.jobs.iter().filter(|job| !job.baseline && job.stage == Stage::Waiting);
+        if waiting.count() > 1 && setup.array_size > 1 && setup.opening != Opening::Cancel {
+            self.array = self.backend.array_size().await?.min(setup.array_size);
         }
         Ok(())
     }
@@ -56,6 +69,14 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
             fresh: self.setup.opening == Opening::Fresh,
             jobs: self.run.jobs.iter().map(name).collect(),
         }
+    }
+
+    /// Whether a job that a gate ended was measured under the rules that hold now. What was asked of its attempt is still there.
+    async fn is_told_the_same(&self, job: &PlannedJob) -> Result<bool> {
+        let path = self.folder(&job.name).spec();
+        let Some(bytes) = self.transport.read(&path, 0, LIMIT).await? else { return Ok(false) };
+        let ceilings = |spec: &JobSpec| spec.evaluate.as_ref().map(|evaluate| evaluate.ceilings.clone());
+        Ok(serde_json::from_slice(&bytes).is_ok_and(|told| ceilings(&told) == ceilings(&job.spec)))
     }
 
     /// Whether everything that an accepted attempt left is still in place.

@@ -9,7 +9,9 @@ mod outcome;
 pub use compute::{DeviceChoice, NumericPath};
 pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
-pub use job::{Evaluate, JobSpec, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource};
+pub use job::{
+    Ceiling, Evaluate, Height, JobSpec, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource,
+};
 pub use outcome::{
     CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, RankSummary, Reproduced, Status,
     Verdict, VerdictKind,

@@ -154,7 +154,7 @@ impl<'a> Relay<'a> {
         states: &[B::Tensor],
     ) -> Result<()> {
         let about = format!("group {group} as it came from the rank before");
-        write(self.store, (&self.came(group), &about), backend, (&self.samples_of(group), states))?;
+        write(self.store, (&self.came(group), &about), backend, &self.samples_of(group), (states, None))?;
         Reporter::layer_kept()
     }
 
