@@ -199,6 +199,20 @@ fn days_in_the_queue_cost_few_questions() {
 }
 
 #[test]
+fn a_controller_that_lets_callers_wait_is_asked_one_question_at_a_time_for_all_jobs() {
+    let cluster = Cluster::new();
+    cluster.odd("slow");
+    let begun = std::time::Instant::now();
+    let ran = cluster.submit();
+    cluster.assert_done_once(&ran);
+    let asked = cluster.calls("squeue");
+    assert!(
+        asked as f64 <= begun.elapsed().as_secs_f64() + 1.0,
+        "{asked} calls of a second each: some at once"
+    );
+}
+
+#[test]
 fn a_dry_run_shows_the_scripts_byte_for_byte_and_touches_nothing() {
     let cluster = Cluster::new();
     let dry =

@@ -203,7 +203,7 @@ pub struct SlurmProfile {
     pub gpus: u32,
     /// Type of the GPUs, where the cluster tells types apart.
     pub gpu_type: Option<String>,
-    /// Seconds before the time limit at which a job is told to stop at a safe point.
+    /// Seconds before the time limit at which a job is told to stop at a safe point, beside what its longest layer takes.
     pub signal_seconds: u32,
     /// How often a job that was stopped at a safe point or preempted puts itself into the queue again.
     pub restarts: u32,

@@ -55,7 +55,7 @@ pub fn apply(mut state: State, line: &Line) -> State {
 }
 
 fn change(state: &mut State, name: &str, how: impl FnOnce(&mut Job)) {
-    if let Some(job) = state.jobs.iter_mut().find(|job| job.name == name) {
+    if let Some(job) = state.job_mut(name) {
         how(job);
     }
 }
@@ -110,5 +110,5 @@ fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
             stage,
         }
     };
-    State { jobs: jobs.iter().map(job).collect(), stopping: false }
+    State::of(jobs.iter().map(job).collect())
 }

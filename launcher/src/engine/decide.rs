@@ -151,7 +151,8 @@ fn stop(job: String, told: Option<u64>, now: u64, policy: &Policy) -> Option<Act
 fn wait(job: &Job, state: &State, policy: &Policy) -> Option<Action> {
     let name = job.name.clone();
     if !job.baseline {
-        for baseline in state.jobs.iter().filter(|other| other.baseline) {
+        // They stand first.
+        for baseline in state.jobs.iter().take_while(|other| other.baseline) {
             match &baseline.stage {
                 Stage::Accepted => {}
                 // It is handed over with the order to wait for the baseline.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
 
+use super::budget::seconds;
 use crate::config::{ContainerRuntime, DockerProfile, NodeRuntime, ProcessProfile, Profile};
 
 /// What a job script is rendered from.
@@ -31,6 +32,8 @@ pub struct Script<'a> {
     pub reads: Vec<&'a Path>,
     /// Folders that it writes.
     pub writes: Vec<PathBuf>,
+    /// Seconds before its time limit at which the job is told to stop.
+    pub lead: u32,
     /// The tasks of an array, where it is one's script.
     pub array: Option<Vec<Task>>,
 }
@@ -70,8 +73,14 @@ pub struct SlurmExtras {
     pub nodes: u32,
     /// Ranks on each node.
     pub ranks_per_node: u32,
-    /// Seconds before the time limit at which a job is told to stop.
+    /// Margin in seconds of the signal before the time limit.
     pub signal_seconds: u32,
+    /// CPUs of each rank, 0 where nothing is said.
+    pub cpus: u32,
+    /// GPUs of each node.
+    pub gpus: u32,
+    /// The time limit in seconds.
+    pub limit: Option<u32>,
     /// How often a stopped job queues itself again.
     pub restarts: u32,
     /// Everything that stands behind `#SBATCH`.
@@ -167,6 +176,9 @@ impl Extras {
                 nodes: slurm.nodes,
                 ranks_per_node: slurm.ranks_per_node,
                 signal_seconds: slurm.signal_seconds,
+                cpus: slurm.cpus.unwrap_or(0),
+                gpus: slurm.gpus,
+                limit: slurm.time.as_deref().and_then(seconds),
                 restarts: slurm.restarts,
                 options,
                 array_width: slurm.array_width,
@@ -249,7 +261,7 @@ fn values(script: &Script<'_>) -> minijinja::Value {
         slurm => context! {
             nodes => script.extras.slurm.nodes,
             ranks_per_node => script.extras.slurm.ranks_per_node,
-            signal_seconds => script.extras.slurm.signal_seconds,
+            signal_seconds => script.lead,
             restarts => script.extras.slurm.restarts,
             array_width => script.extras.slurm.array_width,
             options => script.extras.slurm.options.clone(),

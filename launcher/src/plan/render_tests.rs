@@ -19,6 +19,7 @@ fn script<'a>(folder: &'a Path, extras: &'a Extras) -> Script<'a> {
         leaves: None,
         reads: Vec::new(),
         writes: Vec::new(),
+        lead: 120,
         array: None,
     }
 }

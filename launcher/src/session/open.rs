@@ -1,5 +1,8 @@
 //! How a session begins: it takes the run over where the journal ends.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+
 use qlaunch_shared::protocol::{JobSpec, Reference};
 use qlaunch_shared::{ErrorKind, Result};
 
@@ -10,10 +13,12 @@ use crate::backend::Backend;
 use crate::engine::Stage;
 use crate::journal::{Entry, JobName, VERSION};
 use crate::plan::PlannedJob;
-use crate::transport::Transport;
+use crate::transport::{Transport, Wanted};
 
 /// Most that is read of a spec.
 const LIMIT: u64 = 64 << 20;
+/// Jobs whose results are looked for in one call: a command line has room for so many paths.
+const AT_ONCE: usize = 200;
 
 impl<B: Backend, T: Transport> Drive<'_, B, T> {
     /// Takes the run over: finished jobs are kept if their results are still there, running ones are watched again.
@@ -25,13 +30,14 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
             let attempt = self.state.job(job).map_or(0, |job| job.attempt);
             self.note(Entry::NotSubmitted { job: job.clone(), attempt })?;
         }
+        let whole = self.whole().await?;
         for job in &run.jobs {
             let Some(known) = self.state.job(&job.name) else {
                 continue;
             };
             let attempt = known.attempt;
             match &known.stage {
-                Stage::Accepted if self.has_results(job, attempt).await? => {
+                Stage::Accepted if whole.contains(&job.name) => {
                     self.listener.notice(&Notice::Kept { job: &job.name });
                 }
                 Stage::Accepted => {
@@ -79,21 +85,39 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
         Ok(serde_json::from_slice(&bytes).is_ok_and(|told| ceilings(&told) == ceilings(&job.spec)))
     }
 
-    /// Whether everything that an accepted attempt left is still in place.
-    async fn has_results(&self, job: &PlannedJob, attempt: u32) -> Result<bool> {
+    /// Names of the accepted jobs whose results are all still in place, asked for in a few calls, however many there are.
+    async fn whole(&self) -> Result<HashSet<String>> {
+        let is_accepted =
+            |job: &&PlannedJob| self.state.job(&job.name).is_some_and(|known| known.stage == Stage::Accepted);
+        let accepted: Vec<&PlannedJob> = self.run.jobs.iter().filter(is_accepted).collect();
+        let mut whole: HashSet<String> = accepted.iter().map(|job| job.name.clone()).collect();
+        for some in accepted.chunks(AT_ONCE) {
+            let needed: Vec<(&PlannedJob, PathBuf)> = some
+                .iter()
+                .flat_map(|job| self.results(job).into_iter().map(move |path| (*job, path)))
+                .collect();
+            let wanted: Vec<Wanted> =
+                needed.iter().map(|(_, path)| Wanted { path: path.clone(), from: 0, limit: 0 }).collect();
+            for ((job, _), found) in needed.iter().zip(self.transport.read_many(&wanted).await?) {
+                if found.is_none() {
+                    whole.remove(&job.name);
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Files that an accepted attempt left; of a checkpoint the one that is written last.
+    fn results(&self, job: &PlannedJob) -> Vec<PathBuf> {
         let folder = self.folder(&job.name);
+        let attempt = self.state.job(&job.name).map_or(0, |known| known.attempt);
         let mut needed = vec![self.ticket(&job.name, attempt).attempt().outcome()];
         if job.spec.quantize.as_ref().is_some_and(|quantize| quantize.out.is_none()) {
-            needed.push(folder.checkpoint());
+            needed.push(folder.checkpoint().join("config.json"));
         }
         if job.spec.evaluate.as_ref().is_some_and(|evaluate| evaluate.reference == Reference::Keep) {
             needed.push(self.run_folder().reference());
         }
-        for path in needed {
-            if !self.transport.exists(&path).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        needed
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use qlaunch_shared::protocol::{Reference, RunFolder};
 
 use super::carry::Setup;
-use crate::plan::{PlannedJob, PlannedRun, Script, Task};
+use crate::plan::{PlannedJob, PlannedRun, Script, Task, lead};
 
 /// What a job's script is rendered from.
 pub fn script_of<'a>(
@@ -26,6 +26,7 @@ pub fn script_of<'a>(
         leaves: evaluate.is_some_and(|evaluate| evaluate.reference == Reference::Keep).then_some(&*run.site),
         reads: reads_of(job),
         writes: writes_of(job, run, setup, folder),
+        lead: lead(job, &setup.extras.slurm),
         array: None,
     }
 }
@@ -67,6 +68,7 @@ pub fn array_script_of<'a>(
         leaves: None,
         reads,
         writes,
+        lead: tasks.iter().map(|task| lead(job(task), &setup.extras.slurm)).max().unwrap_or(0),
         array: Some(members),
     }
 }

@@ -83,7 +83,8 @@ squeue)
         echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2
         exit 1
     fi
-    odd slow && sleep 3
+    # A controller that limits calls lets the programs wait and ask again by themselves.
+    odd slow && sleep 1
     while [ $# -gt 0 ]; do
         case $1 in -n) name=$2; shift ;; -o) format=$2; shift ;; -u) shift ;; -t) shift ;; esac
         shift
