@@ -199,6 +199,20 @@ fn days_in_the_queue_cost_few_questions() {
 }
 
 #[test]
+fn a_controller_that_lets_callers_wait_is_asked_one_question_at_a_time_for_all_jobs() {
+    let cluster = Cluster::new();
+    cluster.odd("slow");
+    let begun = std::time::Instant::now();
+    let ran = cluster.submit();
+    cluster.assert_done_once(&ran);
+    let asked = cluster.calls("squeue");
+    assert!(
+        asked as f64 <= begun.elapsed().as_secs_f64() + 1.0,
+        "{asked} calls of a second each: some at once"
+    );
+}
+
+#[test]
 fn a_dry_run_shows_the_scripts_byte_for_byte_and_touches_nothing() {
     let cluster = Cluster::new();
     let dry =
@@ -208,14 +222,72 @@ fn a_dry_run_shows_the_scripts_byte_for_byte_and_touches_nothing() {
     let document: serde_json::Value = serde_json::from_str(&dry.stdout).unwrap();
     let ran = cluster.submit();
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    for job in document["jobs"].as_array().unwrap() {
-        let folder =
-            job["folder"].as_str().unwrap().replace("WORLD", &cluster.0.folder.path().display().to_string());
-        let written = fs::read_to_string(format!("{folder}/job.sh")).unwrap();
-        let shown =
-            job["script"].as_str().unwrap().replace("WORLD", &cluster.0.folder.path().display().to_string());
-        assert_eq!(written, shown);
+    let list = |key: &str| document[key].as_array().unwrap().clone();
+    let alone = list("jobs").into_iter().filter(|job| job["array"].is_null());
+    let shown: Vec<serde_json::Value> = alone.chain(list("arrays")).collect();
+    assert_eq!(shown.len(), 2, "the baseline, and an array of both candidates");
+    for script in shown {
+        let text = |key: &str| {
+            script[key].as_str().unwrap().replace("WORLD", &cluster.0.path("").display().to_string())
+        };
+        let written = fs::read_to_string(format!("{}/job.sh", text("folder").replace("//", "/"))).unwrap();
+        assert_eq!(written, text("script").replace("//", "/"));
     }
+    assert!(list("arrays")[0]["script"].as_str().unwrap().contains("#SBATCH --array=0-1\n"));
+}
+
+#[test]
+fn candidates_that_are_alike_are_one_array_and_each_task_is_retried_and_taken_back_alone() {
+    let cluster = Cluster::new();
+    cluster.0.tell("first", "die-once");
+    let ran = cluster.submit();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(cluster.calls("sbatch"), 3, "the baseline, the array, and the one that died");
+    let names = cluster.names();
+    assert_eq!(names.iter().filter(|name| name.ends_with("-first-1-array")).count(), 2, "{names:?}");
+    assert!(names.iter().any(|name| name.ends_with("-first-2")), "{names:?}");
+    // What a task prints is in the log of its attempt.
+    let site = cluster.0.path("qlaunch").join("runs");
+    let run = fs::read_dir(&site).unwrap().next().unwrap().unwrap().path();
+    for (job, attempt) in [("first", "1"), ("first", "2"), ("second", "1")] {
+        assert!(run.join(job).join("attempts").join(attempt).join("log").is_file(), "{job} {attempt}");
+    }
+
+    let cluster = Cluster::new();
+    for job in ["first", "second"] {
+        cluster.0.tell(job, "wait");
+    }
+    let child = cluster.command(&["submit", "--cluster", "pretended", "sweep.yaml"]).spawn().unwrap();
+    wait_for(|| cluster.0.ran().len() == 3);
+    let cancelled = cluster.run(&["cancel", "--yes", "--candidate", "first"]);
+    assert_eq!(cancelled.code, 0, "{}", cancelled.stderr);
+    wait_for(|| fs::read_to_string(cluster.0.path("fake/slurm/jobs/2_0/state")).unwrap() == "CANCELLED\n");
+    cluster.0.tell("go", "");
+    let ran = cluster.0.read(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 11, "{}", ran.stderr);
+    let other = fs::read_to_string(cluster.0.path("fake/slurm/jobs/2_1/state")).unwrap();
+    assert_eq!(other, "COMPLETED\n", "the other task went on");
+}
+
+#[test]
+fn without_arrays_and_beyond_limits_jobs_are_handed_over_one_by_one() {
+    let cluster = Cluster::new();
+    cluster.0.tell("slurm/max-array-size", "1");
+    cluster.assert_done_once(&cluster.submit());
+    assert_eq!(cluster.calls("sbatch"), 3);
+    let cluster = Cluster::new();
+    cluster.odd("array-limit");
+    cluster.assert_done_once(&cluster.submit());
+    assert_eq!(cluster.calls("sbatch"), 4, "an array that was too large, and its tasks alone");
+}
+
+#[test]
+fn an_array_whose_reply_is_lost_is_found_again() {
+    let cluster = Cluster::new();
+    cluster.odd("array-lost");
+    cluster.assert_done_once(&cluster.submit());
+    let arrays = cluster.names().into_iter().filter(|name| name.ends_with("-array")).count();
+    assert_eq!((cluster.calls("sbatch"), arrays), (2, 2));
 }
 
 #[test]

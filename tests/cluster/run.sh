@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs tests/tests/cluster.rs, entrance.rs and hosts.rs
-# against them, stops them again.
-#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 8, and a cluster with accounts
+# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs cluster.rs, survival.rs, entrance.rs and
+# hosts.rs of tests/tests against them, stops them again.
+#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 20, tests that take minutes, and a cluster with accounts
 #   tests/cluster/run.sh --accounting [TEST NAME…]     only the cluster with accounts (slurmdbd, MariaDB), for tests/tests/accounting.rs
 # Needs root, because SLURM must become its users. CLUSTER_DIR keeps the cluster where it says, running; HOSTS_DIR the hosts.
 set -euo pipefail
@@ -15,8 +15,10 @@ fi
 if [ -z "${QLAUNCH_LANE_HELD:-}" ]; then
     exec flock --close /tmp/qlaunch-lane.lock env QLAUNCH_LANE_HELD=1 "$0" "$@"
 fi
+slow=(--skip slow_)
 if [ "${1:-}" = --full ]; then
     export QLAUNCH_KILLS=200
+    slow=()
     shift
     "$here/run.sh" --accounting
 fi
@@ -36,12 +38,15 @@ cluster=${CLUSTER_DIR:-$(mktemp -d /var/tmp/qlaunch-cluster.XXXXXX)}
 hosts=${HOSTS_DIR:-$(mktemp -d /var/tmp/qlaunch-hosts.XXXXXX)}
 chmod 755 "$cluster" "$hosts" 2>/dev/null || true
 stop() {
-    [ -n "${CLUSTER_DIR:-}" ] || "$here/down.sh" "$cluster" --wipe
+    [ -n "${CLUSTER_DIR:-}" ] || { umount -l "$cluster/tiny" || true; "$here/down.sh" "$cluster" --wipe; }
     [ -n "${HOSTS_DIR:-}" ] || "$here/hosts-down.sh" "$hosts" --wipe
 }
 trap stop EXIT
+# A disk that a test fills; daemons that start later see it, too.
+mkdir -p "$cluster/tiny"
+mountpoint -q "$cluster/tiny" || mount -t tmpfs -o size=256k,mode=777 qlaunch-test "$cluster/tiny"
 "$here/up.sh" "$cluster"
 "$here/hosts-up.sh" "$hosts"
 . "$cluster/env.sh"
 . "$hosts/env.sh"
-cargo test --locked --workspace --test cluster --test hosts --test entrance -- --ignored --test-threads=1 "$@"
+cargo test --locked --workspace --test cluster --test survival --test hosts --test entrance -- --ignored --test-threads=1 "${slow[@]}" "$@"

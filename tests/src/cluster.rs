@@ -58,9 +58,11 @@ impl Cluster {
         PathBuf::from(self.root(&format!("getent passwd {} | cut -d: -f6", self.user)))
     }
 
-    /// How many jobs SLURM has had of each name.
+    /// How many jobs SLURM has had of each name; of the name of an array, how many of each index.
     pub fn jobs(&self) -> Vec<(String, usize)> {
-        let names = self.root("squeue -h -a -t all -o %j | grep '^ql-' | sort | uniq -c");
+        let names = self.root(
+            "squeue -h -r -a -t all -o '%j %i' | sed -n -e 's/^\\(ql-[^ ]*\\) [0-9]*\\(_[0-9]*\\)*$/\\1\\2/p' | sort | uniq -c",
+        );
         let row = |line: &str| {
             let (count, name) = line.trim().split_once(' ')?;
             Some((name.to_owned(), count.parse().ok()?))
@@ -133,6 +135,26 @@ impl Project {
         );
         fs::write(project.path("sweep.yaml"), text).expect("a sweep file");
         project
+    }
+
+    /// Has further recipes tried, which become alike candidates; and whatever else the sweep file is to say.
+    pub fn add_candidates(&self, recipes: &[&str], more: &str) {
+        let path = self.path("sweep.yaml");
+        let text = fs::read_to_string(&path).expect("a sweep file");
+        let first = "  - general/ptq/fp8_default-kv_fp8\n";
+        let lines: String = recipes.iter().map(|recipe| format!("  - {recipe}\n")).collect();
+        assert!(text.contains(first), "{text}");
+        fs::write(path, text.replace(first, &format!("{first}{lines}")) + more).expect("a sweep file");
+    }
+
+    /// How many tries of a job have left a folder.
+    pub fn tries(&self, job: &str) -> usize {
+        fs::read_dir(self.site().join(job).join("attempts")).map_or(0, Iterator::count)
+    }
+
+    /// SLURM's id of the newest try of a job, once it has one.
+    pub fn slurm_id(&self, job: &str) -> String {
+        self.wait_for("submitted", job)["entry"]["handle"]["slurm"]["id"].as_str().expect("an id").to_owned()
     }
 
     /// Writes the profile anew, for a host of the cluster's ssh configuration.

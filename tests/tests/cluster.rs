@@ -72,7 +72,7 @@ fn the_example_sweep_gives_the_same_bytes_and_figures_as_on_this_machine() {
 fn a_launcher_that_is_killed_again_and_again_loses_nothing_and_submits_nothing_twice() {
     let cluster = Cluster::running();
     let project = Project::on(&cluster, Size::Small, "");
-    let kills: u64 = std::env::var("QLAUNCH_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8);
+    let kills: u64 = std::env::var("QLAUNCH_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20);
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for kill in 0..kills {
         let mut running = project.start();

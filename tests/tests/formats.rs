@@ -106,6 +106,15 @@ fn a_journal_of_version_1_is_understood_whole_and_its_torn_tail_is_tolerated() {
 }
 
 #[test]
+fn a_journal_of_version_2_knows_arrays_and_is_understood_whole() {
+    let bytes = std::fs::read(golden("journal/journal-v2.jsonl")).unwrap();
+    let (read, good) = journal::parse(&bytes).unwrap();
+    assert_eq!(good, bytes.len());
+    let written: Vec<Value> = read.iter().map(|line| serde_json::to_value(line).unwrap()).collect();
+    assert_eq!(written, lines("journal/journal-v2.jsonl"), "something was lost or renamed");
+}
+
+#[test]
 fn a_submitted_run_of_version_1_is_understood_whole() {
     let work = tempfile::tempdir().unwrap();
     let file = golden("plan/run-v1.json");

@@ -87,6 +87,7 @@ fn quantize(model: &Path, work: &Path) -> Result<(f64, Outcome), Box<dyn Error>>
             out: None,
             shard_bytes: 10_000_000_000,
             no_digests: true,
+            assignment: None,
         }),
         calibrate: Vec::new(),
         store: None,

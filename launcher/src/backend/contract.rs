@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use qlaunch_shared::Result;
 use qlaunch_shared::protocol::{AttemptFolder, JobFolder};
+use qlaunch_shared::{Error, Result};
 
 use crate::journal::{Ending, Handle};
 
@@ -18,6 +18,19 @@ pub struct Ticket {
     pub restart: u32,
     /// What the attempt is recognised by on its host: no other attempt of any run has it. Letters, digits, `-`, `.`, `_`.
     pub token: String,
+    /// The array that it was handed over with.
+    pub array: Option<ArrayTicket>,
+}
+
+/// A task of an array, as a backend sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayTicket {
+    /// The array's folder, with its script `job.sh`, absolute on the host that runs it.
+    pub folder: PathBuf,
+    /// What the array is recognised by: no other array or attempt of any run has it.
+    pub token: String,
+    /// Which of its tasks, from 0.
+    pub index: u32,
 }
 
 impl Ticket {
@@ -69,7 +82,7 @@ pub enum Poll {
     },
 }
 
-/// What a backend says to a job that is handed over.
+/// What a backend says to a job or an array of them that is handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handed {
     /// It is taken.
@@ -84,6 +97,17 @@ pub enum Handed {
 pub trait Backend {
     /// Hands over an attempt whose `spec.json` and `job.sh` are in place; it starts when all of `after` have ended well.
     fn submit(&self, ticket: &Ticket, after: &[Handle]) -> impl Future<Output = Result<Handed>>;
+
+    /// Hands over attempts as tasks of one array, whose `job.sh` is in place beside their specs; the handle is the array's.
+    fn submit_array(&self, tasks: &[Ticket], _after: &[Handle]) -> impl Future<Output = Result<Handed>> {
+        let refusal = Error::bug(format!("{} tasks of an array where there are none", tasks.len()));
+        async { Err(refusal) }
+    }
+
+    /// Most tasks that an array can have; there are no arrays where it is less than two.
+    fn array_size(&self) -> impl Future<Output = Result<usize>> {
+        async { Ok(0) }
+    }
 
     /// Looks for an attempt that may have been handed over by a launcher that died before it could note so.
     fn find(&self, ticket: &Ticket) -> impl Future<Output = Result<Option<Handle>>>;

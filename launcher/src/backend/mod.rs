@@ -12,7 +12,7 @@ mod slurm_answers;
 mod slurm_queue;
 mod slurm_refusal;
 
-pub use contract::{Backend, Handed, Poll, Ticket};
+pub use contract::{ArrayTicket, Backend, Handed, Poll, Ticket};
 pub use docker::Docker;
 pub use docker_refusal::refusal as docker_refusal;
 pub use ending::{ending, witnessed};

@@ -24,7 +24,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn ticket(folder: &Path, script: &str) -> Ticket {
     fs::write(folder.join("job.sh"), script).unwrap();
     let token = folder.display().to_string();
-    Ticket { folder: folder.to_owned(), attempt: 1, restart: 0, token }
+    Ticket { folder: folder.to_owned(), attempt: 1, restart: 0, token, array: None }
 }
 
 async fn submit(ticket: &Ticket) -> Handle {

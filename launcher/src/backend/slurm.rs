@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::contract::{Backend, Handed, Poll, Ticket};
 use super::ending::witnessed;
-use super::slurm_answers::{ACCOUNTS, CANCEL, FIND, KILL, LOOK, SUBMIT, Seen, look};
-use super::slurm_queue::{COLUMNS, Row, Standing, accounts, rows, standing, waiting};
+use super::slurm_answers::{ACCOUNTS, ARRAYS, CANCEL, FIND, LOOK, SUBMIT, Seen, look};
+use super::slurm_queue::{COLUMNS, Row, Standing, accounts, key, rows, standing, waiting};
 use super::slurm_refusal::{Refusal, refusal};
 use crate::journal::{Ending, Handle, Loss};
 use crate::transport::{CommandOutput, Transport};
@@ -67,10 +68,54 @@ impl<T: Transport> Slurm<T> {
         since.elapsed() >= self.lag
     }
 
+    /// Gives sbatch a script with its arguments, once.
+    async fn sbatch(&self, call: Call<'_>, after: &[Handle], script: &[&str]) -> Result<Handed> {
+        let Call { token, folder, tasks, log, chdir } = call;
+        let mut arguments = vec![token.to_owned(), folder.display().to_string(), tasks.len().to_string()];
+        arguments.extend(tasks.iter().map(|task| task.first().0.display().to_string()));
+        arguments.push(format!("--job-name={token}"));
+        arguments.push(format!("--comment=qlaunch:{token}"));
+        arguments.push(format!("--output={log}"));
+        arguments.push(format!("--chdir={}", chdir.display()));
+        let id = |handle: &Handle| match handle {
+            Handle::Slurm { id, .. } => Some(id.clone()),
+            _ => None,
+        };
+        let ids: Vec<String> = after.iter().filter_map(id).collect();
+        if !ids.is_empty() {
+            arguments.push(format!("--dependency=afterok:{}", ids.join(":")));
+            // Otherwise a job whose dependency failed would wait for ever.
+            arguments.push("--kill-on-invalid-dep=yes".to_owned());
+        }
+        arguments.extend(self.begin());
+        arguments.extend(script.iter().map(|word| (*word).to_owned()));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = self.transport.shell(SUBMIT, &arguments).await?;
+        if output.code == Some(0) {
+            let id = output.stdout.trim().to_owned();
+            return Ok(Handed::Taken(Handle::Slurm { id, name: token.to_owned() }));
+        }
+        if output.code == Some(91) {
+            return Err(self.unreachable(&output));
+        }
+        match refusal(&output.stderr, &self.cluster) {
+            Refusal::Later(why) => Ok(Handed::Later(why)),
+            Refusal::Final(error) | Refusal::Unknown(error) => Err(error),
+        }
+    }
+
+    async fn take_back(&self, ticket: &Ticket, handle: &Handle, now: &str) -> Result<()> {
+        let Handle::Slurm { id, name } = handle else { return Ok(()) };
+        let folder = ticket.first().0.display().to_string();
+        let index = id.split_once('_').map_or("", |(_, index)| index);
+        let output = self.transport.shell(CANCEL, &[name, &folder, index, now]).await?;
+        if output.code == Some(0) { Ok(()) } else { Err(self.unreachable(&output)) }
+    }
+
     /// What became of one attempt.
     async fn judge(
         &self,
-        ticket: &Ticket,
+        (ticket, handle): (&Ticket, &Handle),
         row: Option<&Row>,
         (seen, answered): (Seen, bool),
     ) -> Result<Poll> {
@@ -99,26 +144,31 @@ impl<T: Transport> Slurm<T> {
                 return Ok(Poll::Ended { restart, ending });
             };
             // Stopped by whom? One that left the queue long ago is in the accounts, where there are any.
-            let row = self.row_or_account(row, &ticket).await?;
+            let row = self.row_or_account(row, (&ticket, handle)).await?;
             let ending = row.filter(is_cancelled).map_or(ending, |row| cancelled(&row));
             return Ok(Poll::Ended { restart, ending });
         }
         if !answered || !self.is_gone(&ticket.token) {
             return Ok(running(None));
         }
-        let account = self.row_or_account(row, &ticket).await?;
+        let account = self.row_or_account(row, (&ticket, handle)).await?;
         let ending = without_witness(account.as_ref(), &ticket);
         self.absent.borrow_mut().remove(&ticket.token);
         Ok(Poll::Ended { restart, ending })
     }
 
     /// What the queue says of a job, or what the accounts say of one that left it, where there are accounts.
-    async fn row_or_account(&self, row: Option<&Row>, ticket: &Ticket) -> Result<Option<Row>> {
+    async fn row_or_account(
+        &self,
+        row: Option<&Row>,
+        (ticket, handle): (&Ticket, &Handle),
+    ) -> Result<Option<Row>> {
         if let Some(row) = row {
             return Ok(Some(row.clone()));
         }
-        let output = self.transport.shell(ACCOUNTS, &[&ticket.token]).await?;
-        Ok(accounts(&output.stdout).remove(&ticket.token))
+        let name = if let Handle::Slurm { name, .. } = handle { name } else { &ticket.token };
+        let output = self.transport.shell(ACCOUNTS, &[name]).await?;
+        Ok(accounts(&output.stdout).remove(&called(ticket, handle)))
     }
 }
 
@@ -180,50 +230,44 @@ fn without_witness(row: Option<&Row>, ticket: &Ticket) -> Ending {
 
 impl<T: Transport> Backend for Slurm<T> {
     async fn submit(&self, ticket: &Ticket, after: &[Handle]) -> Result<Handed> {
-        let first = ticket.first();
-        let folder = first.0.display().to_string();
-        // SLURM reads `%` in the name of the log as the beginning of a pattern.
-        let log = format!("--output={}", first.log().display().to_string().replace('%', "%%"));
-        let attempt = ticket.attempt.to_string();
+        let log = pattern(&ticket.first().log());
         let script = ticket.job().script().display().to_string();
-        let (name, comment) =
-            (format!("--job-name={}", ticket.token), format!("--comment=qlaunch:{}", ticket.token));
-        let chdir = format!("--chdir={}", ticket.folder.display());
-        let ids: Vec<&str> = after
-            .iter()
-            .filter_map(|handle| if let Handle::Slurm { id, .. } = handle { Some(&**id) } else { None })
-            .collect();
-        let dependency = format!("--dependency=afterok:{}", ids.join(":"));
-        let mut arguments = vec![&*ticket.token, &*folder, &*name, &*comment, &*log, &*chdir];
-        if !ids.is_empty() {
-            // Otherwise a job whose dependency failed would wait for ever.
-            arguments.extend([&*dependency, "--kill-on-invalid-dep=yes"]);
-        }
-        let begin = self.begin();
-        arguments.extend(begin.as_deref());
-        arguments.extend([&*script, &*attempt]);
-        let output = self.transport.shell(SUBMIT, &arguments).await?;
-        if output.code == Some(0) {
-            let id = output.stdout.trim().to_owned();
-            return Ok(Handed::Taken(Handle::Slurm { id, name: ticket.token.clone() }));
-        }
-        if output.code == Some(91) {
-            return Err(self.unreachable(&output));
-        }
-        match refusal(&output.stderr, &self.cluster) {
-            Refusal::Later(why) => Ok(Handed::Later(why)),
-            Refusal::Final(error) | Refusal::Unknown(error) => Err(error),
-        }
+        let call =
+            Call { token: &ticket.token, folder: &ticket.first().0, tasks: &[], log, chdir: &ticket.folder };
+        self.sbatch(call, after, &[&script, &ticket.attempt.to_string()]).await
+    }
+
+    async fn submit_array(&self, tasks: &[Ticket], after: &[Handle]) -> Result<Handed> {
+        let Some(array) = tasks.first().and_then(|task| task.array.as_ref()) else {
+            return Err(Error::bug("an array without tasks"));
+        };
+        let log = format!("{}/%a.log", pattern(&array.folder));
+        let script = array.folder.join("job.sh").display().to_string();
+        let call = Call { token: &array.token, folder: &array.folder, tasks, log, chdir: &array.folder };
+        self.sbatch(call, after, &[&script]).await
+    }
+
+    async fn array_size(&self) -> Result<usize> {
+        let output = self.transport.shell(ARRAYS, &[]).await?;
+        // A cluster that does not say so gets jobs one by one.
+        Ok(output.stdout.trim().parse().unwrap_or(0))
     }
 
     async fn find(&self, ticket: &Ticket) -> Result<Option<Handle>> {
-        let folder = ticket.first().0.display().to_string();
-        let output = self.transport.shell(FIND, &[&ticket.token, &folder]).await?;
+        let (token, folder) = match &ticket.array {
+            None => (&ticket.token, ticket.first().0),
+            Some(array) => (&array.token, array.folder.clone()),
+        };
+        let output = self.transport.shell(FIND, &[token, &folder.display().to_string()]).await?;
         if output.code != Some(0) {
             return Err(self.unreachable(&output));
         }
         let id = output.stdout.trim().to_owned();
-        Ok((!id.is_empty()).then(|| Handle::Slurm { id, name: ticket.token.clone() }))
+        let handle = (!id.is_empty()).then(|| Handle::Slurm { id, name: token.clone() });
+        Ok(handle.map(|handle| match &ticket.array {
+            None => handle,
+            Some(array) => handle.task(array.index),
+        }))
     }
 
     async fn poll(&self, asked: &[(Ticket, Handle)]) -> Result<Vec<Poll>> {
@@ -238,22 +282,40 @@ impl<T: Transport> Backend for Slurm<T> {
         }
         let found = queue.map(rows).unwrap_or_default();
         let mut polls = Vec::with_capacity(asked.len());
-        for ((ticket, _), seen) in asked.iter().zip(seen) {
-            let row = found.get(&ticket.token);
-            polls.push(self.judge(ticket, row, (seen, queue.is_some())).await?);
+        for ((ticket, handle), seen) in asked.iter().zip(seen) {
+            let row = found.get(&called(ticket, handle));
+            polls.push(self.judge((ticket, handle), row, (seen, queue.is_some())).await?);
         }
         Ok(polls)
     }
 
-    async fn cancel(&self, ticket: &Ticket, _handle: &Handle) -> Result<()> {
-        let folder = ticket.first().0.display().to_string();
-        let output = self.transport.shell(CANCEL, &[&ticket.token, &folder]).await?;
-        if output.code == Some(0) { Ok(()) } else { Err(self.unreachable(&output)) }
+    async fn cancel(&self, ticket: &Ticket, handle: &Handle) -> Result<()> {
+        self.take_back(ticket, handle, "").await
     }
 
-    async fn kill(&self, ticket: &Ticket, _handle: &Handle) -> Result<()> {
-        let folder = ticket.first().0.display().to_string();
-        let output = self.transport.shell(KILL, &[&ticket.token, &folder]).await?;
-        if output.code == Some(0) { Ok(()) } else { Err(self.unreachable(&output)) }
+    async fn kill(&self, ticket: &Ticket, handle: &Handle) -> Result<()> {
+        self.take_back(ticket, handle, "now").await
+    }
+}
+
+/// What sbatch is told of an attempt or an array.
+struct Call<'a> {
+    token: &'a str,
+    folder: &'a Path,
+    tasks: &'a [Ticket],
+    log: String,
+    chdir: &'a Path,
+}
+
+/// A path in the name of a log: SLURM reads `%` in it as the beginning of a pattern.
+fn pattern(path: &Path) -> String {
+    path.display().to_string().replace('%', "%%")
+}
+
+/// What the queue's row of an attempt is found by.
+fn called(ticket: &Ticket, handle: &Handle) -> String {
+    match handle {
+        Handle::Slurm { id, name } => key(name, id),
+        _ => ticket.token.clone(),
     }
 }

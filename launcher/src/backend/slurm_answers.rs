@@ -1,17 +1,24 @@
 //! The scripts that ask SLURM, and what they print.
 
-/// Hands over `$1` (the job's name), `$2` (the attempt's folder), `$3…` (arguments of sbatch), once: whoever asks first
-/// holds the lock until SLURM has answered, and the answer is kept. Prints the job id; ends with 91 where nobody knows.
+/// Hands over `$1` (the job's name), `$2` (the folder of the attempt or array), `$3` (how many tasks an array has, 0 without one),
+/// the folder of each task's attempt, then arguments of sbatch, once: whoever asks first holds the lock until SLURM has answered,
+/// and the answer is kept. Prints the job id; ends with 91 where nobody knows.
+///
+/// What SLURM prints for a task goes to `INDEX.log` in the array's folder, which leads to the log of the attempt.
 ///
 /// sbatch gets none of the variables by which an enclosing job or a profile would change what the script says.
 pub const SUBMIT: &str = r#"
-name=$1 folder=$2; shift 2
+name=$1 folder=$2 tasks=$3 index=0; shift 3
 mkdir -p -- "$folder" || exit 1
+while [ "$index" -lt "$tasks" ]; do
+  mkdir -p -- "$1" && ln -sfn -- "$1/log" "$folder/$index.log" || exit 1
+  index=$((index + 1)); shift
+done
 exec 9> "$folder/submit.lock" || exit 1
 flock -w 100 9 2>/dev/null
 [ ! -s "$folder/submitted" ] || { cat -- "$folder/submitted"; exit 0; }
 # A job that SLURM refused is in the queue for a while, too.
-queued() { squeue -h -a -t all -u "$(id -un)" -n "$name" -o '%i %T %r' 2>/dev/null | sed -n -e '/ BadConstraints$/d' -e 's/^\([0-9][^ ]*\) .*/\1/p' | tail -n 1; }
+queued() { squeue -h -a -t all -u "$(id -un)" -n "$name" -o '%i %T %r' 2>/dev/null | sed -n -e '/ BadConstraints$/d' -e 's/^\([0-9][0-9]*\)[^ ]* .*/\1/p' | tail -n 1; }
 id=$(queued)
 if [ -z "$id" ]; then
   for variable in $(env | sed -n 's/^\(SBATCH_[A-Z0-9_]*\|SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
@@ -34,7 +41,7 @@ printf '%s\n' "$id" > "$folder/submitted.partial" && mv -- "$folder/submitted.pa
 printf '%s\n' "$id"
 "#;
 
-/// Looks for the job named `$1` whose attempt's folder is `$2`: waits for a submission under way, then asks its answer,
+/// Looks for the job or array named `$1` whose folder is `$2`: waits for a submission under way, then asks its answer,
 /// the queue, the accounts. Prints the id if there is one; ends with 91 where SLURM does not answer.
 pub const FIND: &str = r#"
 name=$1 folder=$2
@@ -44,8 +51,8 @@ if [ -d "$folder" ]; then
   [ ! -s "$folder/submitted" ] || { cat -- "$folder/submitted"; exit 0; }
 fi
 rows=$(squeue -h -a -t all -u "$(id -un)" -n "$name" -o '%i %T %r') || exit 91
-id=$(printf '%s\n' "$rows" | sed -n -e '/ BadConstraints$/d' -e 's/^\([0-9][^ ]*\) .*/\1/p' | tail -n 1)
-[ -n "$id" ] || id=$(sacct -n -P -X -S now-30days -u "$(id -un)" --name "$name" -o JobID 2>/dev/null | grep -E '^[0-9]' | tail -n 1)
+id=$(printf '%s\n' "$rows" | sed -n -e '/ BadConstraints$/d' -e 's/^\([0-9][0-9]*\)[^ ]* .*/\1/p' | tail -n 1)
+[ -n "$id" ] || id=$(sacct -n -P -X -S now-30days -u "$(id -un)" --name "$name" -o JobID 2>/dev/null | sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
 [ -z "$id" ] || printf '%s\n' "$id"
 "#;
 
@@ -72,17 +79,26 @@ done
 pub const ACCOUNTS: &str =
     r#"sacct -n -P -X -S now-30days -u "$(id -un)" --name "$1" -o JobID,JobName,State,NodeList,Reason"#;
 
-/// Takes the job named `$1` back; its worker has time to stop. The mark keeps the script from queueing it again.
+/// Takes the job named `$1` back, or of an array of that name the task `$3`; its worker has time to stop. The mark in the
+/// attempt's folder `$2` keeps the script from queueing it again. With `$4` it is ended at once.
+///
+/// Tasks are asked for by name, because ids are given away twice.
 pub const CANCEL: &str = r#"
+name=$1 index=$3 user=$(id -un)
 : > "$2/cancelled"
-scancel -Q -n "$1" -u "$(id -un)"
+if [ -n "$index" ]; then
+  set -- "$4" $(squeue -h -r -a -u "$user" -n "$name" -o %i | grep -E "^[0-9]+_$index\$")
+  [ $# -gt 1 ] || exit 0
+else
+  set -- "$4" -n "$name" -u "$user"
+fi
+now=$1; shift
+[ -z "$now" ] || scancel -Q -f -s KILL "$@"
+scancel -Q "$@"
 "#;
 
-/// Ends the job named `$1` at once.
-pub const KILL: &str = r#"
-: > "$2/cancelled"
-scancel -Q -f -s KILL -n "$1" -u "$(id -un)"; scancel -Q -n "$1" -u "$(id -un)"
-"#;
+/// Asks how many tasks an array can have.
+pub const ARRAYS: &str = r#"scontrol show config | sed -n 's/^MaxArraySize *= *\([0-9][0-9]*\).*/\1/p'"#;
 
 /// What [`LOOK`] says of an attempt's folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

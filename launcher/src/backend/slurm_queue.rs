@@ -47,7 +47,15 @@ pub fn standing(state: &str) -> Standing {
 /// Columns of [`rows`], for `squeue -o`. The reason may hold anything but a line's end and stands last.
 pub const COLUMNS: &str = "%i|%j|%T|%N|%r";
 
-/// Rows of the queue by job name. Where a name has several, as after a lost reply, the one that is not over wins, then
+/// What a row is found by: a job's name, and behind it the index of a task of an array.
+pub fn key(name: &str, id: &str) -> String {
+    match id.split_once('_') {
+        Some((_, index)) => format!("{name}_{index}"),
+        None => name.to_owned(),
+    }
+}
+
+/// Rows of the queue by their [`key`]. Where a key has several, as after a lost reply, the one that is not over wins, then
 /// the newest. Lines that are no rows, banners for instance, are passed over.
 pub fn rows(text: &str) -> HashMap<String, Row> {
     let mut rows: HashMap<String, Row> = HashMap::new();
@@ -62,6 +70,7 @@ pub fn rows(text: &str) -> HashMap<String, Row> {
         if !id.starts_with(|c: char| c.is_ascii_digit()) {
             continue;
         }
+        let name = key(&name, &id);
         let over = |row: &Row| standing(&row.state) == Standing::Over;
         let row = Row { id, state, nodes, reason };
         let kept = rows.get(&name).is_some_and(|other| over(&row) && !over(other));
@@ -72,7 +81,7 @@ pub fn rows(text: &str) -> HashMap<String, Row> {
     rows
 }
 
-/// States by job name from `sacct -n -P -X -o JobID,JobName,State,NodeList,Reason`, where later rows are newer.
+/// States by [`key`] from `sacct -n -P -X -o JobID,JobName,State,NodeList,Reason`, where later rows are newer.
 pub fn accounts(text: &str) -> HashMap<String, Row> {
     rows(text)
 }
@@ -116,7 +125,16 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert_eq!(rows["ql-a"].id, "12");
         assert_eq!(rows["ql-b"].reason, "(ReqNodeNotAvail, UnavailableNodes:n[3-4])|odd");
-        assert_eq!(standing(&rows["ql-c"].state), Standing::Over);
+        assert_eq!(standing(&rows["ql-c_3"].state), Standing::Over);
+    }
+
+    #[test]
+    fn tasks_of_an_array_are_told_apart_by_their_index() {
+        let rows =
+            rows("20_0|ql-a|RUNNING|n1|None\n20_1|ql-a|FAILED|n1|None\n20_[2-4]|ql-a|PENDING||Priority\n");
+        assert_eq!((rows["ql-a_0"].state.as_str(), rows["ql-a_1"].state.as_str()), ("RUNNING", "FAILED"));
+        assert_eq!(key("ql-a", "20_0"), "ql-a_0");
+        assert!(!rows.contains_key("ql-a"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ const UNKNOWN: [&str; 8] = [
 ];
 
 /// Texts of final refusals, what they mean, and what to do; `{}` stands for the cluster's name.
-const FINAL: [(&str, &str, &str); 16] = [
+const FINAL: [(&str, &str, &str); 18] = [
     (
         "Invalid partition name",
         "there is no such partition",
@@ -96,7 +96,17 @@ const FINAL: [(&str, &str, &str); 16] = [
         "compare `slurm.gpus`, `gpu_type`, `memory` and `cpus` with `sinfo -o '%P %c %m %G'` there",
     ),
     ("Invalid node name", "there is no such node", "mend `slurm.options`"),
-    ("Invalid job array", "the array is larger than the cluster allows", "set `jobs` to less"),
+    ("Invalid job array", "the array is larger than the cluster allows", "set `slurm.array_size` to less"),
+    (
+        "Unable to open file",
+        "the job's script is not there where sbatch looks for it",
+        "set `workspace` to a folder that the login host sees as the nodes do",
+    ),
+    (
+        "Batch script is empty",
+        "the job template gives an empty script",
+        "mend the template that `template` names",
+    ),
     (
         "This does not look like a batch script",
         "the job template does not begin with `#!`",
@@ -154,7 +164,24 @@ mod tests {
     use super::*;
 
     /// Verbatim from SLURM 22.05, and what a person must be told.
-    const VERBATIM: [(&str, &str, &str); 13] = [
+    const VERBATIM: [(&str, &str, &str); 18] = [
+        (
+            "sbatch: error: Batch job submission failed: Invalid node name specified",
+            "no such node",
+            "slurm.options",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Invalid job array specification",
+            "larger than the cluster allows",
+            "slurm.array_size",
+        ),
+        ("sbatch: error: Unable to open file /nonexistent.sbatch", "script is not there", "workspace"),
+        ("sbatch: error: Batch script is empty!", "empty script", "template"),
+        (
+            "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\nsbatch: error: fetch_config: DNS SRV lookup failed\nsbatch: error: _establish_config_source: failed to fetch config\nsbatch: fatal: Could not establish a configuration source",
+            "not set up there",
+            "login host",
+        ),
         (
             "sbatch: error: Batch job submission failed: More processors requested than permitted",
             "so many CPUs",

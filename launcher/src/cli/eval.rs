@@ -108,7 +108,12 @@ fn job(from: &Inputs<'_>, profile: &Profile) -> Result<PlannedJob> {
             store: None,
             rehash: false,
             reproduce: None,
-            evaluate: Some(Evaluate { checkpoint: Some(checkpoint), tokens, reference }),
+            evaluate: Some(Evaluate {
+                checkpoint: Some(checkpoint),
+                tokens,
+                reference,
+                ceilings: Vec::new(),
+            }),
             resources: Resources {
                 threads,
                 device: args.resources.device,

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use qlaunch_shared::protocol::Level;
+use qlaunch_shared::protocol::{Level, RunFolder};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::main::Context;
 use super::runs::{KnownRun, RunChoice, read_journal};
 use super::watch::check_names;
 use crate::engine::{Job, Stage, fold};
-use crate::session::{Site, block_on, ticket};
+use crate::session::{Site, block_on};
 use crate::transport::{Transport, Wanted};
 use crate::ui::note;
 
@@ -37,7 +37,8 @@ pub fn run(args: &LogsArgs, context: &mut Context) -> Result<u8> {
     let lines = known.journal()?;
     let state = fold(&lines);
     let job = chosen(args, &state.jobs, &known)?;
-    let log = ticket(&known.saved.run, &lines, &job.name, job.attempt).first().log();
+    let folder = RunFolder(known.saved.run.site.clone()).job(&job.name);
+    let log = folder.attempt(job.attempt).log();
     block_on(async {
         let site = Site::open(&known.settings, &context.around).await?;
         let mut offset = 0;

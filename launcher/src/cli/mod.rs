@@ -9,6 +9,7 @@ mod cluster_docker;
 mod cluster_hosts;
 mod cluster_step;
 mod doctor;
+mod dry_run;
 mod eval;
 mod fetch;
 mod hub;

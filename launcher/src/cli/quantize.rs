@@ -144,6 +144,7 @@ fn job((args, from): (&QuantizeArgs, &Inputs), context: &Context, profile: &Prof
     }
     let calibration = from.calib.as_deref().map(|data| calibration(data, args)).transpose()?;
     let (name, model) = (recipe.name.clone(), absolute(&from.model)?);
+    let assignment = Some(resolved.plan.assignment.clone());
     let out = Some(context.around.project.join(&args.out));
     let (threads, numeric_path) = (profile.threads, args.resources.numeric_path);
     Ok(PlannedJob {
@@ -163,6 +164,7 @@ fn job((args, from): (&QuantizeArgs, &Inputs), context: &Context, profile: &Prof
                 out,
                 shard_bytes,
                 no_digests: args.no_digests,
+                assignment,
             }),
             calibrate: Vec::new(),
             store: args.store.as_ref().map(|store| context.around.project.join(store)),

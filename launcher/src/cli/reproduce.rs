@@ -150,6 +150,7 @@ fn request(
         out: None,
         shard_bytes: SHARD_BYTES,
         no_digests: false,
+        assignment: None,
     };
     let tokens_sha256 = tokens.map(|calibration| calibration.tokens_sha256.clone());
     Ok(Reproduce { checkpoint, made, tokens_sha256, pieces })

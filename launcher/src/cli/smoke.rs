@@ -10,7 +10,6 @@ use super::main::Context;
 use super::submission::{Submission, folder_of, read_sweep_file};
 use super::submit::SubmitArgs;
 use crate::config::{Kind, Overrides, Settings};
-use crate::plan::render;
 use crate::session::{Opening, Setup, carry_out, entrants, script_of};
 use crate::ship::{cluster_path, excerpt};
 use crate::ui::{Watch, note};
@@ -29,9 +28,10 @@ const WINDOWS: usize = 2;
 /// A sweep that cannot be planned, a model that is not here.
 pub fn smoke(args: &SubmitArgs, real: &Submission, setup: &Setup, context: &mut Context) -> Result<u8> {
     let settings = settings(args, context)?;
+    let template = setup.job_template()?;
     for job in &real.run.jobs {
         let folder = real.run.site.join(&job.name);
-        render(&script_of(job, &real.run, setup, &folder))?;
+        template.render(&script_of(job, &real.run, setup, &folder))?;
     }
     let (text, mut sweep) = read_sweep_file(&args.sweep)?;
     if let Some(path) = cluster_path(&sweep.model) {

@@ -3,7 +3,7 @@
 use anstyle::Style;
 use clap::Args;
 use qlaunch_shared::protocol::Level;
-use qlaunch_shared::{ErrorKind, Result};
+use qlaunch_shared::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use super::main::Context;
@@ -121,13 +121,18 @@ fn standing(job: &Job, poll: Option<&Poll>) -> Standing {
         (Stage::Running { .. }, Some(Poll::Ended { ending, .. })) => match ending {
             Ending::Done => said("done", "not fetched yet: `qlaunch watch`"),
             Ending::Interrupted => said("stopped", "at a safe point: `qlaunch watch` goes on"),
-            Ending::Failed { error } => said("failed", &error.message),
+            Ending::Failed { error } => said(failed(error), &error.message),
             Ending::Lost { error, .. } | Ending::Unstarted { error } => said("lost", &error.message),
         },
         (Stage::Stopped { error }, _) => {
             said("stopped", error.as_ref().map_or("at a safe point", |error| &error.message))
         }
         (Stage::Done | Stage::Accepted, _) => said("done", ""),
-        (Stage::Failed { error }, _) => said("failed", &error.message),
+        (Stage::Failed { error }, _) => said(failed(error), &error.message),
     }
+}
+
+/// A job that a gate ended has given its answer.
+fn failed(error: &Error) -> &'static str {
+    if error.kind == ErrorKind::Gate { "rejected" } else { "failed" }
 }

@@ -1,7 +1,7 @@
-//! A sweep made ready to run: read, expanded, named; its files in the run folder, and what a dry run shows of it.
+//! A sweep made ready to run: read, expanded, named; its files in the run folder.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::RunFolder;
@@ -11,17 +11,15 @@ use qlaunch_shared::{Error, Result};
 use serde_json::json;
 
 use super::hub::{Telling, couriers};
-use super::last_run::{Comparison, compare_with_last};
 use super::main::Context;
 use super::runs::read_journal;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};
 use crate::engine::{Stage, fold};
 use crate::plan::{
-    Budget, Ingredients, PlannedJob, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, render,
-    run_name,
+    Budget, Ingredients, PlannedJob, PlannedRun, RUN_VERSION, Saved, absolute, expand, identity, run_name,
 };
-use crate::session::{Opening, Setup, Site, block_on, script_of};
+use crate::session::{Opening, Setup, Site, block_on};
 use crate::ship::{
     Couriers, Known, Staged, StagedBy, Staging, cluster_path, hub_ids, plan_hub, plan_staging, relocate,
     shadow_sweep,
@@ -311,34 +309,5 @@ fn way(staged: &Staged) -> String {
             "{id} of the Hub has to be downloaded here and sent: {}; from there, {why}",
             bytes(missing)
         ),
-    }
-}
-
-/// Shows everything that a submission would do, byte for byte as it would be written.
-pub fn dry_run(
-    args: &SubmitArgs,
-    submission: &Submission,
-    setup: &Setup,
-    context: &mut Context,
-) -> Result<()> {
-    let mut documents = Vec::new();
-    let mut texts = vec![header(submission)];
-    let settings = &submission.settings;
-    let last = compare_with_last(&submission.run, &args.sweep, &settings.cluster, &settings.runs);
-    texts.extend(last.iter().flat_map(Comparison::lines));
-    for (job, reuse) in submission.run.jobs.iter().zip(&submission.reuse) {
-        let folder: PathBuf = RunFolder(submission.run.site.clone()).job(&job.name).0;
-        let script = render(&script_of(job, &submission.run, setup, &folder))?;
-        texts.push(format!("\n# {}\n{}", folder.join("job.sh").display(), script.trim_end()));
-        documents.push(json!({
-            "candidate": job.name, "recipe": job.recipe, "folder": folder, "plan": job.plan, "spec": job.spec,
-            "script": script, "reuse": reuse,
-        }));
-    }
-    match context.screen.json {
-        true => context.screen.document(&json!({
-            "run": submission.run.name, "folder": submission.run.folder, "jobs": documents, "last": last,
-        })),
-        false => context.screen.data(&texts.join("\n")),
     }
 }

@@ -8,11 +8,12 @@ use qlaunch_shared::protocol::{Level, RunFolder};
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::attend::{Attended, attend};
+use super::dry_run::dry_run;
 use super::main::Context;
 use super::plan::GroupChoice;
 use super::schedule::wall_clock;
 use super::smoke::smoke;
-use super::submission::{Submission, dry_run, header};
+use super::submission::{Submission, header};
 use crate::config::Kind;
 use crate::schedule::Begin;
 use crate::session::{Opening, now};

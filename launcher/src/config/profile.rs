@@ -206,10 +206,14 @@ pub struct SlurmProfile {
     pub gpus: u32,
     /// Type of the GPUs, where the cluster tells types apart.
     pub gpu_type: Option<String>,
-    /// Seconds before the time limit at which a job is told to stop at a safe point.
+    /// Seconds before the time limit at which a job is told to stop at a safe point, beside what its longest layer takes.
     pub signal_seconds: u32,
     /// How often a job that was stopped at a safe point or preempted puts itself into the queue again.
     pub restarts: u32,
+    /// Most jobs that are handed over as one array, as far as the cluster's `MaxArraySize` allows; none with 0 or 1.
+    pub array_size: u32,
+    /// Tasks of an array that run at a time; all if 0.
+    pub array_width: u32,
     /// Seconds that a job may be unknown to SLURM and to its folder before it counts as lost: file systems lag.
     pub lag_seconds: f64,
     /// Further lines behind `#SBATCH`.
@@ -260,6 +264,8 @@ impl Default for SlurmProfile {
             gpu_type: None,
             signal_seconds: 120,
             restarts: 10,
+            array_size: 1000,
+            array_width: 0,
             lag_seconds: 60.0,
             options: Vec::new(),
             container: None,

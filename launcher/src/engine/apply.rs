@@ -1,5 +1,7 @@
 //! One entry of the journal changes the state.
 
+use qlaunch_shared::ErrorKind;
+
 use super::state::{Job, Stage, State};
 use crate::journal::{Ending, Entry, JobName, Line, Loss};
 
@@ -23,8 +25,9 @@ pub fn apply(mut state: State, line: &Line) -> State {
             }
         }
         Entry::Unwanted { job } => change(&mut state, job, |job| job.unwanted = true),
-        Entry::Submitting { job, attempt } => change(&mut state, job, |job| {
+        Entry::Submitting { job, attempt, array } => change(&mut state, job, |job| {
             job.attempt = *attempt;
+            job.array.clone_from(array);
             job.restart = 0;
             job.stage = Stage::Submitting;
         }),
@@ -52,7 +55,7 @@ pub fn apply(mut state: State, line: &Line) -> State {
 }
 
 fn change(state: &mut State, name: &str, how: impl FnOnce(&mut Job)) {
-    if let Some(job) = state.jobs.iter_mut().find(|job| job.name == name) {
+    if let Some(job) = state.job_mut(name) {
         how(job);
     }
 }
@@ -77,11 +80,15 @@ fn end(job: &mut Job, ending: &Ending) {
     };
 }
 
-/// A new session: what failed or stopped waits again, what is done stays done unless a fresh start was asked for.
+/// A new session: what failed or stopped waits again, what is done or was ended by a gate stays so unless a fresh start was asked for.
 fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
     let job = |named: &JobName| {
         let known = old.job(&named.name);
         let stage = match known.map(|job| job.stage.clone()) {
+            // A gate ended it, and would again.
+            Some(Stage::Failed { error }) if error.kind == ErrorKind::Gate && !fresh => {
+                Stage::Failed { error }
+            }
             None | Some(Stage::Failed { .. } | Stage::Stopped { .. }) => Stage::Waiting,
             Some(Stage::Done | Stage::Accepted) if fresh => Stage::Waiting,
             // A job that runs is taken over, and told again if it must stop.
@@ -89,10 +96,12 @@ fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
             Some(stage) => stage,
         };
         let (attempt, restart) = known.map_or((0, 0), |job| (job.attempt, job.restart));
+        let array = known.and_then(|job| job.array.clone());
         Job {
             name: named.name.clone(),
             baseline: named.baseline,
             attempt,
+            array,
             restart,
             losses: 0,
             preemptions: 0,
@@ -101,5 +110,5 @@ fn open(old: State, jobs: &[JobName], fresh: bool) -> State {
             stage,
         }
     };
-    State { jobs: jobs.iter().map(job).collect(), stopping: false }
+    State::of(jobs.iter().map(job).collect())
 }

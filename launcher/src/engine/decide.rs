@@ -9,6 +9,8 @@ use super::state::{Job, Stage, State};
 pub struct Policy {
     /// Jobs at a time.
     pub jobs: usize,
+    /// Most jobs that are handed over as tasks of one array; fewer than two where there are no arrays.
+    pub array: usize,
     /// Tries of a job that is interrupted or lost.
     pub attempts: u32,
     /// Milliseconds that a job has to stop when it is told to, before it is killed.
@@ -33,6 +35,11 @@ pub enum Action {
         job: String,
         /// Which try.
         attempt: u32,
+    },
+    /// Hand over new attempts of several jobs that are alike, as tasks of one array.
+    SubmitArray {
+        /// Which jobs, and which try of each.
+        tasks: Vec<(String, u32)>,
     },
     /// Find out whether an attempt was handed over by a launcher that died.
     Find {
@@ -68,17 +75,26 @@ pub enum Action {
 pub fn decide(state: &State, now: u64, policy: &Policy) -> Vec<Action> {
     let early = policy.begin.is_some_and(|begin| now < begin);
     let mut free = if early { 0 } else { policy.jobs.saturating_sub(state.running()) };
-    let mut actions = Vec::new();
+    let (mut actions, mut alike) = (Vec::new(), Vec::new());
     for job in &state.jobs {
         let action = next(job, state, now, policy);
-        if let Some(Action::Submit { .. }) = action {
+        if let Some(Action::Submit { job: name, attempt }) = &action {
             if free == 0 {
                 continue;
             }
             free -= 1;
+            // Candidates ask for the same and wait for the same baselines.
+            if !job.baseline && policy.array > 1 {
+                alike.push((name.clone(), *attempt));
+                continue;
+            }
         }
         actions.extend(action);
     }
+    actions.extend(alike.chunks(policy.array.max(1)).map(|tasks| match tasks {
+        [(job, attempt)] => Action::Submit { job: job.clone(), attempt: *attempt },
+        tasks => Action::SubmitArray { tasks: tasks.to_vec() },
+    }));
     actions
 }
 
@@ -135,7 +151,8 @@ fn stop(job: String, told: Option<u64>, now: u64, policy: &Policy) -> Option<Act
 fn wait(job: &Job, state: &State, policy: &Policy) -> Option<Action> {
     let name = job.name.clone();
     if !job.baseline {
-        for baseline in state.jobs.iter().filter(|other| other.baseline) {
+        // They stand first.
+        for baseline in state.jobs.iter().take_while(|other| other.baseline) {
             match &baseline.stage {
                 Stage::Accepted => {}
                 // It is handed over with the order to wait for the baseline.

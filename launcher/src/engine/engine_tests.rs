@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::engine::fold;
-use crate::journal::{Ending, Entry, Handle, JobName, Line, Loss, Process, parse};
+use crate::journal::{ArrayTask, Ending, Entry, Handle, JobName, Line, Loss, Process, parse};
 
-const POLICY: Policy = Policy { jobs: 1, attempts: 2, grace: 10_000, ahead: false, begin: None };
+const POLICY: Policy = Policy { jobs: 1, array: 0, attempts: 2, grace: 10_000, ahead: false, begin: None };
 
 fn opened(fresh: bool) -> Entry {
     let job = |name: &str, baseline| JobName { name: name.to_owned(), baseline };
@@ -13,7 +13,7 @@ fn opened(fresh: bool) -> Entry {
 }
 
 fn submitting(job: &str, attempt: u32) -> Entry {
-    Entry::Submitting { job: job.to_owned(), attempt }
+    Entry::Submitting { job: job.to_owned(), attempt, array: None }
 }
 
 fn submitted(job: &str, attempt: u32) -> Entry {
@@ -142,6 +142,39 @@ fn a_scheduler_that_can_wait_gets_candidates_once_their_baseline_is_in_its_queue
     assert_eq!(decide(&state(&life), 0, &AHEAD), [find], "an id is needed to wait for");
     life.push(submitted("bf16", 1));
     assert_eq!(decide(&state(&life), 0, &AHEAD), [submit("a", 1), submit("b", 1)]);
+}
+
+#[test]
+fn candidates_are_handed_over_as_arrays_of_at_most_the_size_and_whoever_is_left_alone_goes_alone() {
+    let arrays = |array| decide(&state(&[opened(false), accepted("bf16", 1)]), 0, &Policy { array, ..AHEAD });
+    let both = vec![("a".to_owned(), 1), ("b".to_owned(), 1)];
+    assert_eq!(arrays(9), [Action::SubmitArray { tasks: both }]);
+    assert_eq!(arrays(1), [submit("a", 1), submit("b", 1)]);
+    let few = Policy { array: 9, jobs: 1, ..AHEAD };
+    assert_eq!(decide(&state(&[opened(false), accepted("bf16", 1)]), 0, &few), [submit("a", 1)]);
+    let lost =
+        [opened(false), accepted("bf16", 1), accepted("b", 1), submitting("a", 1), ended("a", 1, lost())];
+    assert_eq!(decide(&state(&lost), 0, &Policy { array: 9, ..AHEAD }), [submit("a", 2)]);
+}
+
+#[test]
+fn an_attempt_of_an_array_is_looked_for_there_until_it_is_handed_over_alone() {
+    let task = ArrayTask { array: "a-1".to_owned(), index: 1 };
+    let together = Entry::Submitting { job: "b".to_owned(), attempt: 1, array: Some(task.clone()) };
+    let life = [opened(false), accepted("bf16", 1), together, opened(false)];
+    assert_eq!(state(&life).job("b").unwrap().array, Some(task));
+    assert!(actions(&life).contains(&Action::Find { job: "b".to_owned(), attempt: 1 }));
+    let alone = [&life[..], &[ended("b", 1, lost()), submitting("b", 2)]].concat();
+    assert_eq!(state(&alone).job("b").unwrap().array, None);
+}
+
+#[test]
+fn what_a_gate_ended_stays_ended_until_a_fresh_start() {
+    let gate = Ending::Failed { error: Error::new(ErrorKind::Gate, "ended early: not a number") };
+    let life =
+        [opened(false), accepted("bf16", 1), accepted("b", 1), submitting("a", 1), ended("a", 1, gate)];
+    assert!(is_over(&state(&[&life[..], &[opened(false)]].concat())));
+    assert!(actions(&[&life[..], &[opened(true)]].concat()).contains(&submit("bf16", 1)));
 }
 
 #[test]

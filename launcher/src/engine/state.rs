@@ -1,8 +1,10 @@
 //! What is known of a run: nothing that the journal does not say.
 
+use std::collections::HashMap;
+
 use qlaunch_shared::Error;
 
-use crate::journal::Handle;
+use crate::journal::{ArrayTask, Handle};
 
 /// What is known of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,12 +13,25 @@ pub struct State {
     pub jobs: Vec<Job>,
     /// Whether somebody asked to stop.
     pub stopping: bool,
+    /// Where each job stands in the list, by name: a journal of ten thousand jobs asks for one in every line.
+    places: HashMap<String, usize>,
 }
 
 impl State {
+    /// A run with these jobs.
+    pub fn of(jobs: Vec<Job>) -> Self {
+        let places = jobs.iter().enumerate().map(|(place, job)| (job.name.clone(), place)).collect();
+        Self { jobs, stopping: false, places }
+    }
+
     /// A job by its name.
     pub fn job(&self, name: &str) -> Option<&Job> {
-        self.jobs.iter().find(|job| job.name == name)
+        self.jobs.get(*self.places.get(name)?)
+    }
+
+    /// A job by its name, to be changed.
+    pub fn job_mut(&mut self, name: &str) -> Option<&mut Job> {
+        self.jobs.get_mut(*self.places.get(name)?)
     }
 
     /// How many jobs hold a place on the cluster.
@@ -34,6 +49,8 @@ pub struct Job {
     pub baseline: bool,
     /// The newest attempt; 0 before the first.
     pub attempt: u32,
+    /// The array that the newest attempt was handed over with.
+    pub array: Option<ArrayTask>,
     /// How often the scheduler started the newest attempt again by itself.
     pub restart: u32,
     /// Attempts in this session that were interrupted or lost with their process or node.

@@ -3,8 +3,9 @@
 use qlaunch_shared::Error;
 use serde::{Deserialize, Serialize};
 
-/// Version of the journal's entries.
-pub const VERSION: u32 = 1;
+/// Version of the journal's entries. Since 2, jobs may be handed over as tasks of one array: a launcher that does not know
+/// that would look for them under other names, and hand them over again.
+pub const VERSION: u32 = 2;
 
 /// One line: when, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub enum Entry {
         job: String,
         /// Which try.
         attempt: u32,
+        /// The array that it is a task of, where it is handed over with others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        array: Option<ArrayTask>,
     },
     /// The backend has taken it.
     Submitted {
@@ -112,6 +116,26 @@ pub enum Entry {
     },
 }
 
+impl Handle {
+    /// What a task of an array is called, where this is the array.
+    #[must_use]
+    pub fn task(&self, index: u32) -> Self {
+        match self {
+            Self::Slurm { id, name } => Self::Slurm { id: format!("{id}_{index}"), name: name.clone() },
+            other => other.clone(),
+        }
+    }
+}
+
+/// A task of an array: attempts of several jobs that are handed over by one call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrayTask {
+    /// Name of the array's folder, which no other array of the run has.
+    pub array: String,
+    /// Which of its tasks, from 0.
+    pub index: u32,
+}
+
 /// A job as the journal knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobName {
@@ -156,9 +180,9 @@ pub enum Handle {
     Processes(Vec<Process>),
     /// A job of SLURM. A controller that crashes gives job ids away twice, so the name decides.
     Slurm {
-        /// Job id.
+        /// Job id; of a task of an array `ID_INDEX`.
         id: String,
-        /// Job name: the attempt's token.
+        /// Job name: the token of the attempt, or of the array that it is a task of.
         name: String,
     },
     /// A container of Docker or podman.

@@ -3,5 +3,5 @@
 mod entry;
 mod file;
 
-pub use entry::{Ending, Entry, Handle, JobName, Line, Loss, Process, VERSION};
+pub use entry::{ArrayTask, Ending, Entry, Handle, JobName, Line, Loss, Process, VERSION};
 pub use file::{Journal, parse};

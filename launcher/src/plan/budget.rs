@@ -42,6 +42,11 @@ impl Budget {
     }
 }
 
+/// A time limit in seconds; none where there is none, or none that SLURM would understand.
+pub fn seconds(text: &str) -> Option<u32> {
+    u32::try_from(limit(text).ok()??.as_secs()).ok()
+}
+
 /// A time limit as SLURM spells it: minutes, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM` or `D-HH:MM:SS`; none for no limit.
 fn limit(text: &str) -> Result<Option<Duration>> {
     if ["UNLIMITED", "INFINITE"].contains(&text.to_ascii_uppercase().as_str()) {

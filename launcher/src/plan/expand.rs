@@ -6,7 +6,7 @@ use qlaunch_shared::assign::{Aims, Grouping, MixedGroups, Plan, resolve, resolve
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{self, Evaluate, JobSpec, Quantize, Reference, Resources, RunFolder};
 use qlaunch_shared::recipe::{Library, load_recipe};
-use qlaunch_shared::sweep::{Baseline, Candidate, Data, Sweep};
+use qlaunch_shared::sweep::{Baseline, Candidate, Data, Sweep, ceilings};
 use qlaunch_shared::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +180,7 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
         out: None,
         shard_bytes: SHARD_BYTES,
         no_digests: false,
+        assignment: Some(resolved.plan.assignment.clone()),
     };
     let spec = spec(&candidate.name, Some(quantize), from)?;
     Ok(PlannedJob { name: candidate.name.clone(), recipe: name, plan: Some(resolved.plan), spec })
@@ -187,7 +188,10 @@ fn expand_candidate(candidate: &Candidate, from: &Ingredients<'_>) -> Result<Pla
 
 fn spec(name: &str, quantize: Option<Quantize>, from: &Ingredients<'_>) -> Result<JobSpec> {
     let tokens = from.sweep.evaluate.as_ref().map(Data::tokens).map(absolute_tokens).transpose()?;
-    let evaluate = tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None });
+    // Baselines are measured to their end: they are what others are compared with.
+    let ceilings = if quantize.is_some() { ceilings(from.sweep) } else { Vec::new() };
+    let evaluate =
+        tokens.map(|tokens| Evaluate { checkpoint: None, tokens, reference: Reference::None, ceilings });
     let resources = &from.sweep.resources;
     Ok(JobSpec {
         version: protocol::VERSION,

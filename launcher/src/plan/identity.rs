@@ -58,6 +58,10 @@ fn content(job: &PlannedJob) -> Result<Vec<u8>> {
     if let Some(resources) = spec["resources"].as_object_mut() {
         resources.remove("ranks");
     }
+    // Where rules would end it early is a matter of judgement.
+    if let Some(evaluate) = spec["evaluate"].as_object_mut() {
+        evaluate.remove("ceilings");
+    }
     if let Some(quantize) = &job.spec.quantize {
         spec["quantize"]["recipe"] = quantize.recipe.resolved_json()?;
     }

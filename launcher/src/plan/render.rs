@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 use minijinja::{Environment, UndefinedBehavior, context};
 use qlaunch_shared::{Error, Result};
 
+use super::budget::seconds;
 use crate::config::{ContainerRuntime, DockerProfile, NodeRuntime, ProcessProfile, Profile};
 
 /// What a job script is rendered from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script<'a> {
-    /// The template's text.
-    pub template: &'a str,
-    /// Where the template came from, for errors.
-    pub origin: &'a Path,
     /// Name of the run.
     pub run: &'a str,
     /// Name of the candidate.
@@ -35,6 +32,19 @@ pub struct Script<'a> {
     pub reads: Vec<&'a Path>,
     /// Folders that it writes.
     pub writes: Vec<PathBuf>,
+    /// Seconds before its time limit at which the job is told to stop.
+    pub lead: u32,
+    /// The tasks of an array, where it is one's script.
+    pub array: Option<Vec<Task>>,
+}
+
+/// A task of an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The job's folder.
+    pub folder: PathBuf,
+    /// Which try.
+    pub attempt: u32,
 }
 
 /// What a cluster's profile adds to every job.
@@ -63,12 +73,20 @@ pub struct SlurmExtras {
     pub nodes: u32,
     /// Ranks on each node.
     pub ranks_per_node: u32,
-    /// Seconds before the time limit at which a job is told to stop.
+    /// Margin in seconds of the signal before the time limit.
     pub signal_seconds: u32,
+    /// CPUs of each rank, 0 where nothing is said.
+    pub cpus: u32,
+    /// GPUs of each node.
+    pub gpus: u32,
+    /// The time limit in seconds.
+    pub limit: Option<u32>,
     /// How often a stopped job queues itself again.
     pub restarts: u32,
     /// Everything that stands behind `#SBATCH`.
     pub options: Vec<String>,
+    /// Tasks of an array that run at a time; all if 0.
+    pub array_width: u32,
     /// Image that jobs run in.
     pub container: Option<String>,
     /// What runs it.
@@ -158,8 +176,12 @@ impl Extras {
                 nodes: slurm.nodes,
                 ranks_per_node: slurm.ranks_per_node,
                 signal_seconds: slurm.signal_seconds,
+                cpus: slurm.cpus.unwrap_or(0),
+                gpus: slurm.gpus,
+                limit: slurm.time.as_deref().and_then(seconds),
                 restarts: slurm.restarts,
                 options,
+                array_width: slurm.array_width,
                 container: slurm.container.clone(),
                 container_runtime: slurm.container_runtime,
                 container_options: slurm.container_options.clone(),
@@ -171,15 +193,62 @@ impl Extras {
     }
 }
 
-/// Renders a job script. The filter `shell` quotes a value for a POSIX shell.
-///
-/// # Errors
-/// A template that is broken or names something that is not there, with its line.
-pub fn render(script: &Script<'_>) -> Result<String> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.add_filter("shell", |value: String| quote(&value));
-    let values = context! {
+/// A job template, read once for all scripts. The filter `shell` quotes a value for a POSIX shell.
+#[derive(Debug)]
+pub struct Template<'a> {
+    environment: Environment<'a>,
+    /// Where it came from, for errors.
+    origin: &'a Path,
+}
+
+impl<'a> Template<'a> {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// It is broken; the line is named.
+    pub fn read(text: &'a str, origin: &'a Path) -> Result<Self> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.add_filter("shell", |value: String| quote(&value));
+        environment.add_template(NAME, text).map_err(|error| fault(&error, origin))?;
+        Ok(Self { environment, origin })
+    }
+
+    /// Renders a job script.
+    ///
+    /// # Errors
+    /// The template names something that is not there, with its line.
+    pub fn render(&self, script: &Script<'_>) -> Result<String> {
+        let template = self.environment.get_template(NAME);
+        let rendered = template.and_then(|template| template.render(values(script)));
+        let mut text = rendered.map_err(|error| fault(&error, self.origin))?;
+        // The template engine drops the last newline, and a script without it is torn.
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Ok(text)
+    }
+}
+
+/// What the engine knows the template by.
+const NAME: &str = "job";
+
+fn fault(error: &minijinja::Error, origin: &Path) -> Error {
+    let failure = Error::input(format!("the job template cannot be rendered: {error}")).at(origin);
+    match error.line() {
+        Some(line) => failure.line(line, 1),
+        None => failure,
+    }
+    .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, writes, needs, leaves, array, slurm, docker, process, and the filter `shell`")
+}
+
+/// What templates may use.
+fn values(script: &Script<'_>) -> minijinja::Value {
+    let task = |task: &Task| {
+        context! { folder => task.folder.display().to_string(), attempt => task.attempt }
+    };
+    context! {
+        array => script.array.as_ref().map(|tasks| tasks.iter().map(task).collect::<Vec<_>>()),
         run => script.run,
         candidate => script.candidate,
         cluster => script.cluster,
@@ -192,8 +261,9 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         slurm => context! {
             nodes => script.extras.slurm.nodes,
             ranks_per_node => script.extras.slurm.ranks_per_node,
-            signal_seconds => script.extras.slurm.signal_seconds,
+            signal_seconds => script.lead,
             restarts => script.extras.slurm.restarts,
+            array_width => script.extras.slurm.array_width,
             options => script.extras.slurm.options.clone(),
             container => script.extras.slurm.container.as_deref(),
             container_runtime => script.extras.slurm.container_runtime.name(),
@@ -216,23 +286,7 @@ pub fn render(script: &Script<'_>) -> Result<String> {
         writes => script.writes.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         needs => script.needs.map(|path| path.display().to_string()),
         leaves => script.leaves.map(|path| path.display().to_string()),
-    };
-    let rendered = environment.render_str(script.template, values);
-    let ended = |mut text: String| {
-        // The template engine drops the last newline, and a script without it is torn.
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text
-    };
-    rendered.map(ended).map_err(|error| {
-        let failure = Error::input(format!("the job template cannot be rendered: {error}")).at(script.origin);
-        match error.line() {
-            Some(line) => failure.line(line, 1),
-            None => failure,
-        }
-        .hint("templates may use: run, candidate, cluster, folder, worker, version, setup, environment, secrets, secret_names, reads, writes, needs, leaves, slurm, docker, process, and the filter `shell`")
-    })
+    }
 }
 
 /// A value as one word of a POSIX shell, whatever is in it.
@@ -245,49 +299,5 @@ pub fn quote(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Surroundings, template};
-
-    fn script<'a>(template: &'a str, folder: &'a Path, extras: &'a Extras) -> Script<'a> {
-        Script {
-            template,
-            origin: Path::new("local.sh.j2"),
-            run: "tiny-7f3a",
-            candidate: "fp8",
-            cluster: "local",
-            folder,
-            worker: Path::new("/opt/it's here/qlaunch-worker"),
-            extras,
-            needs: None,
-            leaves: None,
-            reads: Vec::new(),
-            writes: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_built_in_template_renders_with_its_values_quoted() {
-        let (text, _) = template("local.sh.j2", &Surroundings::default()).unwrap();
-        let rendered = render(&script(&text, Path::new("/runs/tiny-7f3a/fp8"), &Extras::default())).unwrap();
-        assert!(rendered.contains("job=/runs/tiny-7f3a/fp8\n"), "{rendered}");
-        assert!(rendered.contains("'/opt/it'\\''s here/qlaunch-worker' run --spec"), "{rendered}");
-        assert!(!rendered.contains("{{"));
-    }
-
-    #[test]
-    fn a_name_that_is_not_there_is_an_error_with_its_line() {
-        let error =
-            render(&script("#!/bin/sh\n{{ gpus }}\n", Path::new("/x"), &Extras::default())).unwrap_err();
-        assert_eq!((error.place.line, error.exit_code()), (Some(2), 3));
-        assert!(error.message.contains("undefined"), "{error}");
-    }
-
-    #[test]
-    fn quoted_words_stay_one_word() {
-        assert_eq!(quote("/a/b-c_1.2"), "/a/b-c_1.2");
-        assert_eq!(quote("a b"), "'a b'");
-        assert_eq!(quote("$(rm)"), "'$(rm)'");
-        assert_eq!(quote(""), "''");
-    }
-}
+#[path = "render_tests.rs"]
+mod tests;

@@ -13,8 +13,8 @@ use super::site::{Pace, Site, block_on};
 use crate::backend::{Backend, Docker, Processes, Slots, Slurm, docker_refusal};
 use crate::config::{Kind, Notify, Profile, Secrets, Settings, Surroundings, template};
 use crate::engine::{Policy, State};
-use crate::journal::{Entry, Journal, Line};
-use crate::plan::{Extras, PlannedRun, quote};
+use crate::journal::{Entry, Journal, Line, VERSION};
+use crate::plan::{Extras, PlannedRun, Template, quote};
 use crate::ship::{Upload, portable_worker, prepare_image, ship_worker, worker_binary};
 use crate::transport::Transport;
 
@@ -41,6 +41,8 @@ pub struct Setup {
     pub secrets: (Vec<String>, Secrets),
     /// Rules for the engine.
     pub policy: Policy,
+    /// Most jobs that are handed over as one array; none where fewer than two.
+    pub array_size: usize,
     /// How often jobs are looked at.
     pub pace: Pace,
     /// How long SLURM may not know a job that is not lost.
@@ -81,6 +83,8 @@ impl Setup {
     pub fn prepare(settings: &Settings, around: &Surroundings, site: Site, opening: Opening) -> Result<Self> {
         let profile = &settings.profile;
         let (template, template_origin) = template(&profile.template, around)?;
+        // A template of one's own may be older than arrays.
+        let has_arrays = profile.kind == Kind::Slurm && template.contains("for task in array");
         let local = worker_binary(settings, around)?;
         let shipping = match &site.workspace {
             None => None,
@@ -116,7 +120,9 @@ impl Setup {
                 grace: if near { GRACE } else { FAR_GRACE },
                 ahead: profile.kind == Kind::Slurm,
                 begin: None,
+                array: 0,
             },
+            array_size: if has_arrays { profile.slurm.array_size as usize } else { 0 },
             pace: Pace::of(settings),
             lag: Duration::try_from_secs_f64(profile.slurm.lag_seconds).unwrap_or_default(),
             opening,
@@ -124,6 +130,14 @@ impl Setup {
             notify: settings.notify.clone(),
             begin: None,
         })
+    }
+
+    /// The job template.
+    ///
+    /// # Errors
+    /// It is broken.
+    pub fn job_template(&self) -> Result<Template<'_>> {
+        Template::read(&self.template, &self.template_origin)
     }
 
     /// Lets no job begin before a moment, in milliseconds since the Unix epoch. SLURM is told so, and the launcher can go;
@@ -227,6 +241,7 @@ pub fn carry_out(run: &PlannedRun, setup: &Setup, listener: &mut dyn Listener) -
         .map_err(|error| Error::io("make the run folder", &run.folder, &error))?;
     let (journal, lines) = Journal::open(&RunFolder(run.folder.clone()).journal())?;
     refuse_other_run(run, &lines)?;
+    refuse_newer(run, &lines)?;
     let host = setup.site.host.clone();
     block_on(async {
         match setup.kind {
@@ -261,6 +276,22 @@ fn refuse_other_run(run: &PlannedRun, lines: &[Line]) -> Result<()> {
             .at(&run.folder)
             .hint("rename the sweep, or use another `--runs` folder")),
         false => Ok(()),
+    }
+}
+
+/// A journal that says things this launcher does not know would be misread, and jobs handed over twice.
+fn refuse_newer(run: &PlannedRun, lines: &[Line]) -> Result<()> {
+    let newer = |line: &Line| match line.entry {
+        Entry::Opened { version, .. } if version > VERSION => Some(version),
+        _ => None,
+    };
+    match lines.iter().find_map(newer) {
+        None => Ok(()),
+        Some(version) => Err(Error::input(format!(
+            "the journal is of version {version}, and this program knows {VERSION}"
+        ))
+        .at(RunFolder(run.folder.clone()).journal())
+        .hint("go on with the newer qlaunch that began it")),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use qlaunch_shared::protocol::{Event, EventBody, JobFolder, Level, Outcome, RunFolder};
+use qlaunch_shared::protocol::{Event, EventBody, JobFolder, Level, Outcome, RunFolder, Status};
 use qlaunch_shared::sweep::{Entrant, Portfolio, Ran};
-use qlaunch_shared::{Error, Result};
+use qlaunch_shared::{Error, ErrorKind, Result};
 
 use crate::engine::{Job, Stage, State};
 use crate::journal::{Entry, Journal};
@@ -25,7 +25,13 @@ pub fn entrants(run: &PlannedRun, cluster: &str, state: &State) -> Result<Vec<En
                     (Ran::Ended(Box::new(outcome(&folder, *attempt)?)), warnings(&folder, *attempt))
                 }
                 Some(Job { stage: Stage::Failed { error }, attempt, .. }) => {
-                    (Ran::Failed(error.clone()), warnings(&folder, *attempt))
+                    // What was found out before a gate ended it is there to be read.
+                    let known = (error.kind == ErrorKind::Gate).then(|| outcome(&folder, *attempt).ok());
+                    let ran = match known.flatten() {
+                        Some(outcome) => Ran::Ended(Box::new(outcome)),
+                        None => Ran::Failed(error.clone()),
+                    };
+                    (ran, warnings(&folder, *attempt))
                 }
                 _ => (Ran::Unfinished, Vec::new()),
             };
@@ -36,13 +42,15 @@ pub fn entrants(run: &PlannedRun, cluster: &str, state: &State) -> Result<Vec<En
         .collect()
 }
 
-/// Where the results of a job lie: a path here, or `CLUSTER:PATH`. A job that did not end well has none.
+/// Where the results of a job lie: a path here, or `CLUSTER:PATH`. Those of one that a gate ended stay in its attempt's folder;
+/// any other that did not end well has none.
 fn checkpoint(planned: &PlannedJob, run: &PlannedRun, cluster: &str, ran: &Ran) -> Option<PathBuf> {
-    let Ran::Ended(_) = ran else { return None };
+    let Ran::Ended(outcome) = ran else { return None };
     let there = RunFolder(run.site.clone()).job(&planned.name).checkpoint();
-    let path = match &planned.spec.quantize {
-        None => planned.spec.model.clone(),
-        Some(quantize) => quantize.out.clone().unwrap_or(there),
+    let path = match (&planned.spec.quantize, outcome.status) {
+        (_, Status::Failed) => outcome.checkpoint.as_ref()?.path.clone(),
+        (None, _) => planned.spec.model.clone(),
+        (Some(quantize), _) => quantize.out.clone().unwrap_or(there),
     };
     match run.site == run.folder {
         true => Some(path),

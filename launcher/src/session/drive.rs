@@ -8,6 +8,7 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::carry::{Carried, Opening, Setup, now};
+use super::glance::ticket;
 use super::listener::{Listener, Notice};
 use super::requests::Requests;
 use crate::backend::{Backend, Ticket};
@@ -36,6 +37,8 @@ pub struct Drive<'a, B, T> {
     /// When the scheduler is asked next, and how long the time between two questions is now.
     pub(super) next_poll: Instant,
     pub(super) between_polls: Duration,
+    /// Most tasks of an array.
+    pub(super) array: usize,
     /// Until when nothing is handed over, because a limit on jobs is reached.
     pub(super) held_until: Option<Instant>,
     /// Distinguishes this run from another one that lay in the same folder before.
@@ -91,6 +94,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
             waiting: HashMap::new(),
             next_poll: Instant::now(),
             between_polls: setup.pace.least,
+            array: 0,
             held_until: None,
             birth: lines.first().map_or_else(now, |line| line.at),
             begun: !lines.is_empty(),
@@ -173,7 +177,7 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
     fn policy(&self) -> Policy {
         let held = self.is_held() || self.setup.opening == Opening::Cancel;
         let jobs = if held { 0 } else { self.setup.policy.jobs };
-        Policy { grace: self.grace, jobs, ..self.setup.policy }
+        Policy { grace: self.grace, jobs, array: self.array, ..self.setup.policy }
     }
 
     /// Whether nothing is handed over now, because a limit on jobs is reached.
@@ -224,12 +228,11 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
         self.run_folder().job(job)
     }
 
+    /// The job's attempt: the newest one as it was handed over.
     pub(super) fn ticket(&self, job: &str, attempt: u32) -> Ticket {
-        let restart =
-            self.state.job(job).filter(|known| known.attempt == attempt).map_or(0, |known| known.restart);
-        let folder = self.folder(job).0;
-        let token = token(&self.run.folder, self.birth, &folder, attempt);
-        Ticket { folder, attempt, restart, token }
+        let known = self.state.job(job).filter(|known| known.attempt == attempt);
+        let array = known.and_then(|known| known.array.as_ref());
+        ticket((self.run, self.birth), job, attempt, array).restarted(known.map_or(0, |known| known.restart))
     }
 
     /// Ends the session.
@@ -238,12 +241,4 @@ impl<'a, B: Backend, T: Transport> Drive<'a, B, T> {
         let interrupted = self.state.stopping && self.state.jobs.iter().any(undone);
         Carried { state: self.state, journal: self.journal, interrupted, detached: self.detached }
     }
-}
-
-/// What an attempt is recognised by: the run's folder here, its birth, the job's folder there, the attempt.
-pub(super) fn token(run: &std::path::Path, birth: u64, folder: &std::path::Path, attempt: u32) -> String {
-    let whole = format!("{}\n{birth}\n{}\n{attempt}", super::claim::owner(run), folder.display());
-    let hash = &qlaunch_shared::digest::sha256(whole)[..12];
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    format!("ql-{hash}-{name}-{attempt}")
 }

@@ -1,18 +1,18 @@
 //! What a session does to the world, each deed with its intent in the journal before and its effect after.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qlaunch_shared::protocol::Reference;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use super::carry::Setup;
 use super::drive::Drive;
 use super::listener::Notice;
-use crate::backend::{Backend, Handed};
-use crate::engine::{Action, Stage};
-use crate::journal::{Ending, Entry, Handle};
-use crate::plan::{PlannedJob, PlannedRun, Script, render};
+use super::scripts::{array_name, array_script_of, script_of};
+use crate::backend::{Backend, Handed, Ticket};
+use crate::engine::{Action, Job, Stage};
+use crate::journal::{ArrayTask, Ending, Entry, Handle};
+use crate::plan::PlannedJob;
 use crate::transport::Transport;
 
 /// Shortest time between two tries while a limit on jobs is reached and none of ours ends.
@@ -23,6 +23,7 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     pub(super) async fn perform(&mut self, action: Action) -> Result<()> {
         match action {
             Action::Submit { job, attempt } => self.submit(&job, attempt).await,
+            Action::SubmitArray { tasks } => self.submit_array(&tasks).await,
             Action::Find { job, attempt } => self.find(&job, attempt).await,
             Action::Accept { job, attempt } => self.accept(&job, attempt).await,
             Action::GiveUp { job, error } => self.give_up(&job, error),
@@ -35,44 +36,96 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
         if self.is_held() {
             return Ok(());
         }
-        self.note(Entry::Submitting { job: name.to_owned(), attempt })?;
-        match self.hand_over(name, attempt).await {
-            Ok(Handed::Taken(handle)) => {
-                self.note(Entry::Submitted { job: name.to_owned(), attempt, handle })?;
-                self.watch(name, attempt, false);
+        self.note(Entry::Submitting { job: name.to_owned(), attempt, array: None })?;
+        let handed = self.hand_over(name, attempt).await;
+        self.handed(&[(name.to_owned(), attempt)], handed, |handle, _| handle.clone())
+    }
+
+    /// Hands over jobs that are alike as one array. Its folder is named after the first of them: an attempt is handed over once.
+    async fn submit_array(&mut self, tasks: &[(String, u32)]) -> Result<()> {
+        let Some((first, attempt)) = tasks.first().filter(|_| !self.is_held()) else { return Ok(()) };
+        let array = array_name(first, *attempt);
+        for (index, (job, attempt)) in (0..).zip(tasks) {
+            let task = Some(ArrayTask { array: array.clone(), index });
+            self.note(Entry::Submitting { job: job.clone(), attempt: *attempt, array: task })?;
+        }
+        let handed = self.hand_over_array(&array, tasks).await;
+        if matches!(handed, Ok(Handed::Later(_))) {
+            // There may be room for some of them.
+            self.array = tasks.len() / 2;
+            return self.not_submitted(tasks);
+        }
+        self.handed(tasks, handed, Handle::task)
+    }
+
+    /// Notes what was said to jobs that were handed over together; `handle` is what one of them is called.
+    fn handed(
+        &mut self,
+        tasks: &[(String, u32)],
+        handed: Result<Handed>,
+        handle: impl Fn(&Handle, u32) -> Handle,
+    ) -> Result<()> {
+        match handed {
+            Ok(Handed::Taken(taken)) => {
+                for (index, (job, attempt)) in (0..).zip(tasks) {
+                    let handle = handle(&taken, index);
+                    self.note(Entry::Submitted { job: job.clone(), attempt: *attempt, handle })?;
+                    self.watch(job, *attempt, false);
+                }
                 Ok(())
             }
             Ok(Handed::Later(why)) => {
                 self.held_until = Some(Instant::now() + self.setup.pace.most.max(HELD));
                 self.listener.notice(&Notice::Held { why: &why });
-                self.note(Entry::NotSubmitted { job: name.to_owned(), attempt })
+                self.not_submitted(tasks)
             }
-            // Nobody knows whether it was taken: it is looked for before anything else is done with it.
+            // Nobody knows whether they were taken: they are looked for before anything else is done with them.
             Err(error) if error.kind == ErrorKind::Unreachable && self.setup.detaches() => Err(error),
-            Err(error) => {
-                let ending = Ending::Failed { error };
-                self.listener.notice(&Notice::Ended { job: name, ending: &ending });
-                self.note(Entry::Ended { job: name.to_owned(), attempt, restart: 0, ending })
-            }
+            Err(error) => tasks.iter().try_for_each(|(job, attempt)| {
+                let ending = Ending::Failed { error: error.clone() };
+                self.listener.notice(&Notice::Ended { job, ending: &ending });
+                self.note(Entry::Ended { job: job.clone(), attempt: *attempt, restart: 0, ending })
+            }),
         }
+    }
+
+    fn not_submitted(&mut self, tasks: &[(String, u32)]) -> Result<()> {
+        tasks.iter().try_for_each(|(job, attempt)| {
+            self.note(Entry::NotSubmitted { job: job.clone(), attempt: *attempt })
+        })
     }
 
     async fn hand_over(&self, name: &str, attempt: u32) -> Result<Handed> {
         let job = self.planned(name)?;
         let folder = self.folder(name);
-        let spec = serde_json::to_vec_pretty(&job.spec)
-            .map_err(|error| Error::bug(format!("cannot spell the spec of `{name}`: {error}")))?;
-        let script = render(&script_of(job, self.run, self.setup, &folder.0))?;
-        self.transport.write(&folder.spec(), &spec).await?;
+        let script = script_of(job, self.run, self.setup, &folder.0);
+        let script = self.setup.job_template()?.render(&script)?;
+        self.transport.write(&folder.spec(), &spelled(job)?).await?;
         self.transport.write(&folder.script(), script.as_bytes()).await?;
-        let baselines = self.state.jobs.iter().filter(|other| other.baseline && !job.is_baseline());
-        let after: Vec<Handle> = baselines
-            .filter_map(|other| match &other.stage {
-                Stage::Running { handle, .. } => Some(handle.clone()),
-                _ => None,
-            })
-            .collect();
+        let after = if job.is_baseline() { Vec::new() } else { self.running_baselines() };
         self.backend.submit(&self.ticket(name, attempt), &after).await
+    }
+
+    async fn hand_over_array(&self, array: &str, tasks: &[(String, u32)]) -> Result<Handed> {
+        let jobs: Vec<(&PlannedJob, u32)> =
+            tasks.iter().map(|(name, attempt)| Ok((self.planned(name)?, *attempt))).collect::<Result<_>>()?;
+        for (job, _) in &jobs {
+            self.transport.write(&self.folder(&job.name).spec(), &spelled(job)?).await?;
+        }
+        let folder = self.run_folder().array(array);
+        let script = array_script_of(&jobs, self.run, self.setup, &folder.0);
+        let script = self.setup.job_template()?.render(&script)?;
+        self.transport.write(&folder.script(), script.as_bytes()).await?;
+        let tickets: Vec<Ticket> = tasks.iter().map(|(name, attempt)| self.ticket(name, *attempt)).collect();
+        self.backend.submit_array(&tickets, &self.running_baselines()).await
+    }
+
+    fn running_baselines(&self) -> Vec<Handle> {
+        let handle = |job: &Job| match &job.stage {
+            Stage::Running { handle, .. } if job.baseline => Some(handle.clone()),
+            _ => None,
+        };
+        self.state.jobs.iter().filter_map(handle).collect()
     }
 
     fn planned(&self, name: &str) -> Result<&PlannedJob> {
@@ -172,71 +225,8 @@ impl<B: Backend, T: Transport> Drive<'_, B, T> {
     }
 }
 
-/// What a job's script is rendered from, in a submission and in a dry run alike.
-pub fn script_of<'a>(
-    job: &'a PlannedJob,
-    run: &'a PlannedRun,
-    setup: &'a Setup,
-    folder: &'a Path,
-) -> Script<'a> {
-    let evaluate = job.spec.evaluate.as_ref();
-    let needs = evaluate.and_then(|evaluate| match &evaluate.reference {
-        Reference::Kept(path) => Some(path.as_path()),
-        _ => None,
-    });
-    Script {
-        template: &setup.template,
-        origin: &setup.template_origin,
-        run: &run.name,
-        candidate: &job.name,
-        cluster: &setup.cluster,
-        folder,
-        worker: &setup.worker,
-        extras: &setup.extras,
-        needs,
-        leaves: evaluate.is_some_and(|evaluate| evaluate.reference == Reference::Keep).then_some(&*run.site),
-        reads: reads_of(job),
-        writes: writes_of(job, run, setup, folder),
-    }
-}
-
-/// Folders that a job's worker writes. Store and attempts are one folder wherever one holds both, because hard links do not
-/// go from one mounted folder to another.
-fn writes_of(job: &PlannedJob, run: &PlannedRun, setup: &Setup, folder: &Path) -> Vec<PathBuf> {
-    let above = setup.site.workspace.as_deref().or_else(|| run.site.parent());
-    match (&job.spec.store, above) {
-        (Some(store), Some(above)) if store.starts_with(above) => vec![above.to_owned()],
-        (store, _) => std::iter::once(folder.to_owned()).chain(store.clone()).collect(),
-    }
-}
-
-/// Files and folders that a job's worker reads, each once.
-fn reads_of(job: &PlannedJob) -> Vec<&Path> {
-    let mut reads = vec![job.spec.model.as_path()];
-    // A baseline calibrates for the candidates behind it.
-    let made = job.spec.quantize.iter().chain(&job.spec.calibrate);
-    reads.extend(made.filter_map(|quantize| Some(quantize.calibration.as_ref()?.data.as_path())));
-    if let Some(evaluate) = &job.spec.evaluate {
-        reads.push(&evaluate.tokens.data);
-        reads.extend(evaluate.checkpoint.as_deref());
-        match &evaluate.reference {
-            Reference::Kept(path) | Reference::Model(path) => reads.push(path),
-            Reference::None | Reference::Keep => {}
-        }
-    }
-    let mut reads: Vec<&Path> = reads.into_iter().map(with_contents).collect();
-    reads.sort();
-    reads.dedup();
-    reads
-}
-
-/// What has to be seen for a path to be read: of a snapshot in a cache of the Hub the whole repository, whose contents its
-/// files are links to.
-fn with_contents(path: &Path) -> &Path {
-    let is_repository = |folder: &&Path| {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let kind = name.starts_with("models--") || name.starts_with("datasets--");
-        kind && path.starts_with(folder.join("snapshots"))
-    };
-    path.ancestors().find(is_repository).unwrap_or(path)
+/// What the worker is told, as it is written.
+fn spelled(job: &PlannedJob) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&job.spec)
+        .map_err(|error| Error::bug(format!("cannot spell the spec of `{}`: {error}", job.name)))
 }

@@ -10,14 +10,15 @@ mod listener;
 mod look;
 mod open;
 mod requests;
+mod scripts;
 mod single;
 mod site;
 
 pub use carry::{Carried, Opening, Setup, carry_out, now};
 pub use collect::{entrants, outcome, write_portfolio};
-pub use effects::script_of;
-pub use glance::{glance, ticket};
+pub use glance::glance;
 pub use listener::{Listener, Notice};
 pub use requests::Requests;
+pub use scripts::{array_name, array_script_of, script_of};
 pub use single::{Single, carry_out_single};
 pub use site::{Pace, Site, block_on, host, login_socket};

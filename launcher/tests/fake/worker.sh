@@ -56,6 +56,7 @@ case "$mode" in
 esac
 mkdir -p "$attempt/checkpoint"
 echo "$attempt" > "$attempt/checkpoint/model.safetensors"
+echo '{}' > "$attempt/checkpoint/config.json"
 if grep -q '"reference": "keep"' "$spec"; then : > "$attempt/reference.safetensors"; fi
 out=$(sed -n 's/^    "out": "\(.*\)",$/\1/p' "$spec")
 if [ -n "$out" ]; then mkdir -p "$out"; echo made > "$out/model.safetensors"; fi

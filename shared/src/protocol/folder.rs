@@ -5,6 +5,8 @@
 //!           CANDIDATE/ spec.json job.sh checkpoint/ attempts/N/
 //! attempts/N/ = log events.jsonl outcome.json checkpoint/ reference.safetensors
 //! ```
+//! Jobs that a scheduler takes as one array also have `runs/RUN/arrays/NAME/`, with its `job.sh` and links to their logs.
+//!
 //! On another host the run has a second folder, its site, with `owner` (who drives it), `reference.safetensors` and the
 //! jobs; a scheduler that starts attempt N again by itself gives it `attempts/N.1`, `attempts/N.2` and so on.
 //!
@@ -41,6 +43,11 @@ impl RunFolder {
     /// Final hidden states of the unquantized model, for KL divergences.
     pub fn reference(&self) -> PathBuf {
         self.0.join("reference.safetensors")
+    }
+
+    /// The folder of an array of jobs, with its script, the scheduler's answer, and a link to the log of each task.
+    pub fn array(&self, name: &str) -> JobFolder {
+        JobFolder(self.0.join("arrays").join(name))
     }
 
     /// The folder of one candidate's job.

@@ -61,6 +61,9 @@ pub struct Quantize {
     pub out: Option<PathBuf>,
     /// Largest size of one safetensors file in bytes; one tensor more than fits starts the next file.
     pub shard_bytes: u64,
+    /// Hash of the assignment that was planned: a worker whose model and recipe come to another one ends before it calibrates.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assignment: Option<String>,
     /// Leaves the digests of tensors out of a checkpoint that is made without a store.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub no_digests: bool,
@@ -132,6 +135,29 @@ pub struct Evaluate {
     /// What the KL divergence is measured against.
     #[serde(default)]
     pub reference: Reference,
+    /// Perplexities that no rule can allow: the job ends as soon as its own cannot come below one of them any more.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub ceilings: Vec<Ceiling>,
+}
+
+/// A perplexity beyond which measuring is not worth its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// The rule that it follows from, as the sweep file has it: `acceptance.perplexity`, `gates.perplexity`.
+    pub rule: String,
+    /// What it is told in.
+    #[serde(flatten)]
+    pub height: Height,
+}
+
+/// What a ceiling is told in.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Height {
+    /// A perplexity.
+    Perplexity(f64),
+    /// A multiple of what the kept reference came to.
+    TimesReference(f64),
 }
 
 /// Tokens from a `.jsonl`, `.txt` or `.npy` file, and how much of it.

@@ -11,7 +11,9 @@ pub use compute::{DeviceChoice, NumericPath};
 pub use download::{DownloadEvent, Snapshot, SnapshotFile};
 pub use event::{Event, EventBody, Level, Phase, Unit};
 pub use folder::{AttemptFolder, JobFolder, RunFolder};
-pub use job::{Evaluate, JobSpec, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource};
+pub use job::{
+    Ceiling, Evaluate, Height, JobSpec, Quantize, Reference, Reproduce, Resources, SilentExperts, TokenSource,
+};
 pub use outcome::{
     CalibrationSummary, CheckpointSummary, Evaluation, Outcome, PhaseTime, RankSummary, Reproduced, Status,
     Verdict, VerdictKind,

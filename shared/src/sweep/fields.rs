@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::bound::{Bound, Limit};
-use super::file::{Baseline, Data, Goal, Objective, Rules, beside};
+use super::file::{Baseline, Data, EARLY_STOP, Goal, Objective, Rules, beside};
 use super::portfolio::NUMERIC_KEYS;
 use crate::Result;
 use crate::protocol::SilentExperts;
@@ -29,6 +29,7 @@ pub struct WrittenSweep {
     pub candidates: Vec<Value>,
     pub gates: Option<Value>,
     pub resources: Option<WrittenResources>,
+    pub early_stop: Option<Value>,
 }
 
 /// The keys under `calibration:` and `evaluate:`.
@@ -76,6 +77,22 @@ pub fn data(node: Option<&Node>, file: &Path) -> Result<Option<Data>> {
         seed: written.seed,
         silent_experts: written.silent_experts,
     }))
+}
+
+/// Reads `early_stop:`, a factor from 1 on, or `never`.
+pub fn early_stop(node: Option<&Node>) -> Result<Option<f64>> {
+    let Some(node) = node.filter(|node| !node.is_null()) else { return Ok(Some(EARLY_STOP)) };
+    if node.text() == Some("never") {
+        return Ok(None);
+    }
+    match from_node::<f64>(node) {
+        Ok(factor) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
+        _ => Err(node
+            .mark
+            .refuse("`early_stop` is a factor of at least 1, or `never`")
+            .key("early_stop")
+            .hint(format!("write `early_stop: {EARLY_STOP}`, or leave it out"))),
+    }
 }
 
 /// `{key: KEY, goal: min|max}`.

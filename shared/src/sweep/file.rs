@@ -35,6 +35,17 @@ pub struct Sweep {
     pub gates: Rules,
     /// What each job may use.
     pub resources: Resources,
+    /// A candidate whose perplexity is certain to end beyond so many times its limit is ended; none if `never`.
+    #[serde(default = "early_stop")]
+    pub early_stop: Option<f64>,
+}
+
+/// How far beyond its limit a candidate must be certain to end, unless the file says otherwise: far enough that nobody misses
+/// the figure.
+pub const EARLY_STOP: f64 = 2.0;
+
+const fn early_stop() -> Option<f64> {
+    Some(EARLY_STOP)
 }
 
 /// Rules by portfolio key, in the file's order.

@@ -8,8 +8,8 @@ use super::file::{Goal, Objective, Sweep};
 use super::hints::next_steps;
 use super::portfolio::{Decision, GateResult, PORTFOLIO_VERSION, Portfolio, Row};
 use super::reason::{acceptance_words, recommendation};
-use crate::Error;
 use crate::protocol::{Outcome, Status, VerdictKind};
+use crate::{Error, ErrorKind};
 
 /// Everything that a judgement is made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +100,10 @@ fn row(entrant: Entrant) -> Row {
             row.decision = match (outcome.status, outcome.error.clone()) {
                 (Status::Done, _) => Decision::Accepted,
                 (Status::Interrupted, _) => Decision::Unfinished,
+                // A gate ended it while it ran: that is an answer, and trying again would give the same.
+                (Status::Failed, Some(error)) if error.kind == ErrorKind::Gate => {
+                    Decision::Reject { reason: error.message }
+                }
                 (Status::Failed, Some(error)) => Decision::Failed { error },
                 (Status::Failed, None) => {
                     Decision::Failed { error: Error::bug("the worker failed without saying why") }

@@ -23,6 +23,7 @@ fn sweep() -> Sweep {
         candidates: Vec::new(),
         gates: Vec::new(),
         resources: Resources::default(),
+        early_stop: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sweep file, the gates of a sweep and the judgement over its candidates.
 
 mod bound;
+mod ceiling;
 mod fields;
 mod file;
 mod hints;
@@ -10,6 +11,7 @@ mod read;
 mod reason;
 
 pub use bound::{Bound, Limit, evaluate_rule};
+pub use ceiling::ceilings;
 pub use file::{Baseline, Candidate, Data, Goal, Objective, Rules, Sweep, VERSION};
 pub use hints::next_steps;
 pub use judge::{Entrant, Judgement, Ran, judge};

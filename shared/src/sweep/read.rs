@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::fields::{WrittenSweep, data, objective, rules};
+use super::fields::{WrittenSweep, data, early_stop, objective, rules};
 use super::file::{Baseline, Candidate, Sweep, VERSION, beside, candidate_name};
 use crate::yaml::{Document, Node, from_document, from_node};
 use crate::{Error, Result};
 
 /// Names that a candidate must not have, because files of the run folder do.
-const TAKEN: [&str; 8] = [
+const TAKEN: [&str; 9] = [
+    "arrays",
     "sweep.yaml",
     "plan.json",
     "run.json",
@@ -48,6 +49,7 @@ pub fn read_sweep(text: &str, file: &Path) -> Result<Sweep> {
         baselines,
         gates: root.child("gates").map(|node| rules(node, "gates")).transpose()?.unwrap_or_default(),
         resources: root.child("resources").map(from_node).transpose()?.unwrap_or_default(),
+        early_stop: early_stop(root.child("early_stop"))?,
     };
     if let Some(node) = root.child("evaluate").and_then(|node| node.child("silent_experts")) {
         let refusal =

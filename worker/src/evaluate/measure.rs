@@ -6,6 +6,7 @@
 use qlaunch_shared::Result;
 use qlaunch_shared::protocol::Evaluation;
 
+use super::hope::Hope;
 use crate::ops::{Backend, Prediction, RowScore};
 use crate::tokens::Samples;
 
@@ -20,12 +21,12 @@ pub struct Against<'a, B: Backend> {
 /// Scores predictions on the samples that they were made for; with a reference, also the divergence from it.
 ///
 /// # Errors
-/// Hidden states and samples do not go together.
+/// Hidden states and samples do not go together, or the candidate is hopeless.
 pub fn measure<B: Backend>(
     backend: &B,
     samples: &Samples,
     candidate: &Against<'_, B>,
-    reference: Option<&Against<'_, B>>,
+    (reference, hope): (Option<&Against<'_, B>>, &Hope),
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let length = samples.length;
@@ -33,6 +34,7 @@ pub fn measure<B: Backend>(
     let mut begin = 0;
     for (index, hidden) in candidate.hidden.iter().enumerate() {
         let tokens = backend.shape(hidden)[0];
+        let begin_of_batch = begin;
         let ids = &samples.ids[begin..begin + tokens];
         begin += tokens;
         // One window at a time, so that memory does not grow with the batch.
@@ -53,6 +55,7 @@ pub fn measure<B: Backend>(
                 None => loss += backend.losses(own, targets)?.iter().sum::<f64>(),
             }
             scored += rows.len() as u64;
+            hope.check(loss, begin_of_batch / length + window + 1, samples)?;
             progress(length)?;
         }
     }

@@ -18,8 +18,11 @@ use crate::tokens::Samples;
 const TENSOR: &str = "hidden";
 const DIGEST: &str = "tokens_sha256";
 const LENGTH: &str = "sequence_length";
+/// Mean negative log-likelihood of the tokens under the model, in nats.
+const LOSS: &str = "nll";
 
-/// Writes final hidden states, batch after batch, with the digest of the tokens that they belong to.
+/// Writes hidden states, batch after batch, with the digest of the tokens that they belong to and, of final ones, the mean
+/// loss that they come to.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -27,7 +30,7 @@ pub fn keep_reference<B: Backend>(
     path: &Path,
     backend: &B,
     samples: &Samples,
-    hidden: &[B::Tensor],
+    (hidden, nll): (&[B::Tensor], Option<f64>),
 ) -> Result<()> {
     let Some(first) = hidden.first() else { return Err(Error::bug("there is nothing to keep")) };
     let planned = PlannedTensor {
@@ -35,10 +38,11 @@ pub fn keep_reference<B: Backend>(
         dtype: backend.dtype(first),
         shape: vec![samples.ids.len(), backend.shape(first)[1]],
     };
-    let metadata = BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         (DIGEST.to_owned(), samples.digest()),
         (LENGTH.to_owned(), samples.length.to_string()),
     ]);
+    metadata.extend(nll.map(|nll| (LOSS.to_owned(), nll.to_string())));
     let layout = Layout::plan(&[planned], u64::MAX, &metadata)?;
     let failed = |e: std::io::Error| Error::io("write the reference", path, &e);
     let part = path.with_extension("partial");
@@ -83,6 +87,12 @@ impl KeptReference {
                 .hint("run the sweep again with `--fresh`"));
         }
         Ok(Self { path: path.to_path_buf(), header })
+    }
+
+    /// The perplexity that they come to; none where the file is of a version that did not keep it.
+    pub fn perplexity(&self) -> Option<f64> {
+        let nll: f64 = self.header.metadata.get(LOSS)?.parse().ok()?;
+        Some(nll.exp())
     }
 
     /// The hidden states, cut into batches of `tokens` tokens each.

@@ -105,6 +105,14 @@ pub trait Tap<B: Backend> {
         Ok(())
     }
 
+    /// Sees a batch of hidden states behind a layer, `[tokens, hidden_size]`, the `batch`-th of all, each time it has gone through.
+    ///
+    /// # Errors
+    /// They are nothing to go on with.
+    fn behind(&mut self, _backend: &B, _layer: usize, _batch: usize, _hidden: &B::Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// Sees the hidden states behind a layer, one `[tokens, hidden_size]` a batch, after the last turn of it; not where
     /// batches go through several layers in groups.
     ///

@@ -264,8 +264,8 @@ impl<'a, B: Backend> Network<'a, B> {
             loop {
                 let kept = tap.repeats(layer).then(|| hidden.clone());
                 flow.pass.unread = if kept.is_some() { Some(layer) } else { unread };
-                for batch in &mut hidden {
-                    self.step(flow, &weights, batch, tap)?;
+                for (index, batch) in hidden.iter_mut().enumerate() {
+                    self.step(flow, &weights, (index, batch), tap)?;
                 }
                 match (tap.turn(self.backend, layer)?, kept) {
                     (Turn::Next, None) => break,
@@ -295,7 +295,7 @@ impl<'a, B: Backend> Network<'a, B> {
         flow.embedded.by_ref().take(done * group).for_each(drop);
         for (index, begin) in (0..flow.batches).step_by(group).enumerate().skip(done) {
             let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
-            let hidden = self.through(flow, inputs, tap)?;
+            let hidden = self.through(flow, (begin, inputs), tap)?;
             if self.stage.is_last() {
                 tap.left(self.backend, index, &hidden)?;
             }
@@ -334,7 +334,7 @@ impl<'a, B: Backend> Network<'a, B> {
                 kept.extend(inputs.iter().cloned());
             }
             if !self.stage.is_last() && index >= start.passed_on {
-                let hidden = self.through(flow, inputs, &mut Unseen)?;
+                let hidden = self.through(flow, (begin, inputs), &mut Unseen)?;
                 self.hand_on(flow, hidden)?;
             }
             tap.grouped(index + 1, false)?;
@@ -343,17 +343,17 @@ impl<'a, B: Backend> Network<'a, B> {
         Ok(start.states.unwrap_or(kept))
     }
 
-    /// Sends some batches through all layers of the stage.
+    /// Sends some batches, the first of which has a number, through all layers of the stage.
     fn through(
         &self,
         flow: &mut Flow<'_, '_, B>,
-        mut hidden: Vec<B::Tensor>,
+        (begin, mut hidden): (usize, Vec<B::Tensor>),
         tap: &mut dyn Tap<B>,
     ) -> Result<Vec<B::Tensor>> {
         for layer in self.stage.layers.clone() {
             let weights = flow.supply.next(layer)?;
-            for batch in &mut hidden {
-                self.step(flow, &weights, batch, tap)?;
+            for (index, batch) in hidden.iter_mut().enumerate() {
+                self.step(flow, &weights, (begin + index, batch), tap)?;
             }
         }
         Ok(hidden)
@@ -363,10 +363,11 @@ impl<'a, B: Backend> Network<'a, B> {
         &self,
         flow: &mut Flow<'_, '_, B>,
         weights: &LayerWeights<B::Tensor>,
-        batch: &mut B::Tensor,
+        (index, batch): (usize, &mut B::Tensor),
         tap: &mut dyn Tap<B>,
     ) -> Result<()> {
         flow.pass.layer(weights, batch, tap)?;
+        tap.behind(self.backend, weights.layer, index, batch)?;
         self.stage.comm.check()?;
         (flow.progress)(Progress { layer: weights.layer + 1, tokens: self.backend.shape(batch)[0] })
     }

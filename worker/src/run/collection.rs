@@ -14,7 +14,7 @@ use super::data;
 use super::digests::digests;
 use super::forward::{Forward, forward};
 use super::kept::{Kept, save_observations, wanted};
-use super::quantization::Means;
+use super::quantization::{Means, check_coverage};
 use super::relay::{Lookout, Observed};
 use crate::calibrate::{Observer, Wanted};
 use crate::network::{CacheSide, Demands, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
@@ -43,6 +43,10 @@ pub(super) fn collect<B: Backend>(
         let is_shared = |assignment: &Assignment| {
             assignment.needs_calibration() && !assignment.calibration.is_behind_quantized()
         };
+        // Its own job says so, and ends.
+        if check_coverage(candidate, &found, model).is_err() {
+            continue;
+        }
         if let (Some(source), true) =
             (&candidate.calibration, found.assignment.as_ref().is_some_and(is_shared))
         {

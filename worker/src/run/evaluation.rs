@@ -13,7 +13,8 @@ use super::quantization::Means;
 use super::way::{Data, Way};
 use crate::comm::Communicator;
 use crate::evaluate::{
-    Against, CheckpointWeights, KeptReference, ServedNumerics, Simulator, keep_reference, measure,
+    Against, CheckpointWeights, Hope, KeptReference, ServedNumerics, Simulator, check_finite, keep_reference,
+    measure,
 };
 use crate::network::{CacheSide, Demands, Inputs, Network, Stage, Streaming, Tap};
 use crate::ops::Backend;
@@ -51,9 +52,11 @@ pub(super) fn evaluate<B: Backend>(
     if let Some(known) = known(kept.as_ref(), comm, &attempt.reference(), reporter)? {
         return Ok(known);
     }
+    let mut base = None;
     let reference = match &step.reference {
         Reference::Kept(path) if stage.is_last() => {
             let kept = KeptReference::open(path, &samples)?;
+            base = kept.perplexity();
             let hidden = kept.batches(backend, batch * samples.length)?;
             Some(States { hidden, head: head(backend, &Model::open_any(source)?)? })
         }
@@ -69,20 +72,22 @@ pub(super) fn evaluate<B: Backend>(
     let measured = match own {
         None => None,
         Some(own) => {
-            if step.reference == Reference::Keep {
-                let target = attempt.reference();
-                match &kept {
-                    Some(kept) => kept.keep_reference(backend, (&samples, &own.hidden), &target)?,
-                    None => keep_reference(&target, backend, &samples, &own.hidden)?,
-                }
-            }
             let candidate = Against { hidden: &own.hidden, head: &own.head };
             let reference = reference.as_ref();
             let reference = reference.map(|states| Against { hidden: &states.hidden, head: &states.head });
-            let measured = measure(backend, &samples, &candidate, reference.as_ref(), &mut |tokens| {
+            let hope = Hope::below(&step.ceilings, base);
+            let against = (reference.as_ref(), &hope);
+            let measured = measure(backend, &samples, &candidate, against, &mut |tokens| {
                 comm.check()?;
                 reporter.advance(tokens as u64, None)
             })?;
+            if step.reference == Reference::Keep {
+                let (target, states) = (attempt.reference(), (&own.hidden[..], Some(measured.nll)));
+                match &kept {
+                    Some(kept) => kept.keep_reference(backend, &samples, states, &target)?,
+                    None => keep_reference(&target, backend, &samples, states)?,
+                }
+            }
             kept.iter().try_for_each(|kept| kept.keep(&measured))?;
             Some(measured)
         }
@@ -91,9 +96,6 @@ pub(super) fn evaluate<B: Backend>(
     let evaluation = decode(&comm.broadcast(comm.size() - 1, message)?)?;
     way.forget();
     reporter.end();
-    if !evaluation.perplexity.is_finite() {
-        reporter.note(Level::Warning, "the perplexity is not finite");
-    }
     Ok(evaluation)
 }
 
@@ -122,6 +124,8 @@ struct Simulated<'s, 'w, 'a> {
     simulator: Simulator<'s>,
     way: &'w mut Way<'a>,
     samples: &'s Samples,
+    /// Samples of a batch.
+    batch: usize,
 }
 
 impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
@@ -139,6 +143,11 @@ impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
 
     fn cache(&mut self, backend: &B, layer: usize, side: CacheSide, x: &mut B::Tensor) -> Result<()> {
         self.simulator.cache(backend, layer, side, x)
+    }
+
+    fn behind(&mut self, backend: &B, layer: usize, batch: usize, hidden: &B::Tensor) -> Result<()> {
+        let length = self.samples.length;
+        check_finite(backend, (layer, batch * self.batch), length, hidden)
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
@@ -176,7 +185,8 @@ fn states<B: Backend>(
     if way.is_kept() {
         reporter.keep_layers();
     }
-    let mut tap = Simulated { simulator: Simulator::new(&numerics), way, samples: data.samples };
+    let simulator = Simulator::new(&numerics);
+    let mut tap = Simulated { simulator, way, samples: data.samples, batch: data.batch };
     let behind = network.run_from(begun.start, data.samples, data.batch, &mut tap, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use qlaunch_shared::audit::forbids_evaluation;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::{
-    AttemptFolder, EventBody, JobSpec, Level, Outcome, RankSummary, Status, VERSION,
+    AttemptFolder, EventBody, JobSpec, Level, Outcome, RankSummary, Status, VERSION, Verdict, VerdictKind,
 };
 use qlaunch_shared::quality::Measured;
 use qlaunch_shared::store::SourceDigests;
@@ -87,6 +87,13 @@ fn fail(outcome: &mut Outcome, error: &Error) {
         ErrorKind::Resumable | ErrorKind::Unreachable => Status::Interrupted,
         _ => Status::Failed,
     };
+    // The launcher finds a broken rule of acceptance by itself; it is no gate.
+    let gate = error.place.key.as_deref().filter(|gate| !gate.starts_with("acceptance."));
+    if let (ErrorKind::Gate, Some(gate)) = (error.kind, gate) {
+        let gate = gate.trim_start_matches("gates.").to_owned();
+        let evidence = vec![error.message.clone()];
+        outcome.gates.push(Verdict { gate, verdict: VerdictKind::Fail, evidence });
+    }
     outcome.error = Some(error.clone());
 }
 

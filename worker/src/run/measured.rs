@@ -94,18 +94,19 @@ impl<'a> Measured<'a> {
         draft.commit(0.0).map(drop)
     }
 
-    /// Keeps the final hidden states, and puts them at `target` for the run.
+    /// Keeps the final hidden states with the mean loss that they come to, and puts them at `target` for the run.
     ///
     /// # Errors
     /// The disk is full.
     pub(super) fn keep_reference<B: Backend>(
         &self,
         backend: &B,
-        (samples, hidden): (&Samples, &[B::Tensor]),
+        samples: &Samples,
+        states: (&[B::Tensor], Option<f64>),
         target: &Path,
     ) -> Result<()> {
         let about = format!("final hidden states of {}", self.name);
-        write(self.store, (&self.served.reference(), &about), backend, (samples, hidden))?;
+        write(self.store, (&self.served.reference(), &about), backend, samples, states)?;
         match self.hand_out(target, &mut |_| ())? {
             true => Ok(()),
             false => Err(Error::new(

@@ -9,7 +9,7 @@ use qlaunch_shared::protocol::{
     CalibrationSummary, CheckpointSummary, Level, Phase, Quantize, Unit, Verdict,
 };
 use qlaunch_shared::store::{Ground, build_keys};
-use qlaunch_shared::{Error, Result};
+use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::building::Building;
 use super::data;
@@ -59,6 +59,7 @@ pub(super) fn make<B: Backend>(
     }
     let assignment = resolved.assignment.as_ref();
     let assignment = assignment.ok_or_else(|| Error::bug("there is nothing to quantize"))?;
+    check_coverage(step, &resolved, model)?;
     let files = MappedCheckpoint::open(model.files.clone())?;
     let weights = SourceWeights::new(model, &files);
     let stage = Stage::of(means.comm, model, false)?;
@@ -100,6 +101,28 @@ pub(super) fn make<B: Backend>(
     let quality = write_quality(&making, &production.learnt, out)?;
     reporter.end();
     Ok(Some(Made { checkpoint: summary(&resolved, out), calibration, gates, quality }))
+}
+
+/// What the recipe reaches here must be what was planned, before anything is paid for: a folder may have changed since, and the
+/// candidate would be another one than the person has seen.
+///
+/// # Errors
+/// It is something else.
+pub(super) fn check_coverage(step: &Quantize, resolved: &Resolved, model: &Model) -> Result<()> {
+    let plan = &resolved.plan;
+    let Some(planned) = step.assignment.as_ref().filter(|planned| **planned != plan.assignment) else {
+        return Ok(());
+    };
+    let quantized: usize = plan.coverage.formats.iter().map(|(_, count)| count).sum();
+    let message = format!(
+        "ended early: the recipe reaches {quantized} of {} linears here, and not as planned (assignment {}, planned {})",
+        plan.coverage.linears,
+        plan.assignment.get(..12).unwrap_or_default(),
+        planned.get(..12).unwrap_or_default(),
+    );
+    Err(Error::new(ErrorKind::Gate, message).at(&model.folder).key("coverage").hint(
+        "the model has changed since the plan, or launcher and worker are of two versions: submit again",
+    ))
 }
 
 /// What a recipe is calibrated on.

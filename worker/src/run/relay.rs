@@ -155,7 +155,7 @@ impl<'a> Relay<'a> {
         states: &[B::Tensor],
     ) -> Result<()> {
         let about = format!("group {group} of batches on their way from rank to rank");
-        write(self.store, (&self.group_at(group), &about), backend, (&self.samples_of(group), states))?;
+        write(self.store, (&self.group_at(group), &about), backend, &self.samples_of(group), (states, None))?;
         Reporter::layer_kept()
     }
 

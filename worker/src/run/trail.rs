@@ -88,7 +88,7 @@ impl<'a> Trail<'a> {
     ) -> Result<()> {
         let Some(origin) = self.origin(layer + 1).cloned() else { return Ok(()) };
         let about = format!("hidden states behind layer {layer} of {}", self.name);
-        write(self.store, (&origin, &about), backend, (samples, states))?;
+        write(self.store, (&origin, &about), backend, samples, (states, None))?;
         if let Some(before) = self.own.replace(origin) {
             self.store.remove(&before);
         }
@@ -104,7 +104,7 @@ impl<'a> Trail<'a> {
     }
 }
 
-/// Puts hidden states into the store, one `[tokens, hidden_size]` a batch.
+/// Puts hidden states into the store, one `[tokens, hidden_size]` a batch, with the mean loss of final ones.
 ///
 /// # Errors
 /// The disk is full.
@@ -112,7 +112,8 @@ pub(super) fn write<B: Backend>(
     store: &Store,
     (origin, about): (&Origin, &str),
     backend: &B,
-    (samples, states): (&Samples, &[B::Tensor]),
+    samples: &Samples,
+    states: (&[B::Tensor], Option<f64>),
 ) -> Result<()> {
     let mut draft = store.draft(origin.clone(), about)?;
     keep_reference(&draft.path(STATES), backend, samples, states)?;
