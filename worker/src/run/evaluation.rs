@@ -134,7 +134,7 @@ struct Kept<'s, 't, 'a> {
 
 impl<B: Backend> Tap<B> for Kept<'_, '_, '_> {
     fn demands(&self) -> Demands {
-        Demands { scores: true, ..Demands::default() }
+        Demands { codes: true, scores: true, ..Demands::default() }
     }
 
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {
