@@ -37,7 +37,7 @@ rehearse)
     programs=$target/gpu-rehearsal
     build debug
     worker/kernels/emulator/build.sh "$PWD/$target/emulated-gpu"
-    export LD_LIBRARY_PATH=$PWD/$target/emulated-gpu QLAUNCH_GPU_SIZES="256 2 2"
+    export LD_LIBRARY_PATH=$PWD/$target/emulated-gpu QLAUNCH_GPU_SIZES="128 1 1"
     ;;
 esac
 if [ ! -d "$programs" ] && [ -f "$programs.tar.gz" ]; then tar xzf "$programs.tar.gz" -C "$target"; fi
