@@ -4,25 +4,42 @@
 # here, carry target/gpu.tar.gz there (22 MB).
 #   tests/gpu/run.sh build    compiles the programs and packs them into target/gpu.tar.gz
 #   tests/gpu/run.sh          runs them; figures go to benches/results/gpu.json, or to gpu.json in $OUT; fails where there is no GPU
+#   tests/gpu/run.sh rehearse does both on the emulated GPU, in minutes: all steps but NCCL, small sizes, figures without meaning
 # cuBLASLt and NCCL are found in Python environments too. With torch and transformers there, the same model is timed beside ours.
+# The model that is timed has 16 GB, which lie in $TMPDIR meanwhile.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 target=${CARGO_TARGET_DIR:-target}
 programs=$target/gpu
-if [ "${1:-}" = build ]; then
+build() { # FOLDER CARGO'S FLAGS...
+    local from=$target/$1
+    shift
     mkdir -p "$programs"
-    tests=$(cargo test --release --locked -p qlaunch-worker --lib --no-run --message-format=json |
+    tests=$(cargo test "$@" --locked -p qlaunch-worker --lib --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    cargo build --release --locked -p qlaunch -p qlaunch-worker
-    cargo build --release --locked -p qlaunch-worker --example gpu
+    cargo build "$@" --locked -p qlaunch -p qlaunch-worker
+    cargo build "$@" --locked -p qlaunch-worker --example gpu
     cp "$tests" "$programs/operations"
-    cp "$target/release/qlaunch" "$target/release/qlaunch-worker" "$programs"
-    cp "$target/release/examples/gpu" "$programs/measure"
+    cp "$from/qlaunch" "$from/qlaunch-worker" "$programs"
+    cp "$from/examples/gpu" "$programs/measure"
+}
+rehearsal=
+case "${1:-}" in
+build)
+    build release --release
     strip "$programs"/*
     tar czf "$programs.tar.gz" -C "$target" gpu
     ls -l "$programs" "$programs.tar.gz"
     exit
-fi
+    ;;
+rehearse)
+    rehearsal=yes
+    programs=$target/gpu-rehearsal
+    build debug
+    worker/kernels/emulator/build.sh "$PWD/$target/emulated-gpu"
+    export LD_LIBRARY_PATH=$PWD/$target/emulated-gpu QLAUNCH_GPU_SIZES="128 1 1"
+    ;;
+esac
 if [ ! -d "$programs" ] && [ -f "$programs.tar.gz" ]; then tar xzf "$programs.tar.gz" -C "$target"; fi
 for program in operations qlaunch qlaunch-worker measure; do
     [ -x "$programs/$program" ] && continue
@@ -58,7 +75,11 @@ nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader || 
 step 'what the node has' "$programs/qlaunch-worker" probe
 step 'operations, products, attention' "$programs/operations" ops::cuda --test-threads=1
 step 'codecs and roundings' "$programs/operations" device_tests --test-threads=1
-step 'one rank over NCCL' "$programs/operations" one_rank_joins_the_nccl_of_this_host --ignored --test-threads=1
+if [ -n "$rehearsal" ]; then
+    echo 'SKIPPED: one rank over NCCL: nobody emulates it'
+else
+    step 'one rank over NCCL' "$programs/operations" one_rank_joins_the_nccl_of_this_host --ignored --test-threads=1
+fi
 for recipe in nvfp4_default-kv_fp8 fp8_default-kv_fp8 nvfp4_weight_only-kv_fp16; do
     step "the CPU's weights, $recipe, alone and by two ranks" same_weights "general/ptq/$recipe" tiny-llama
 done
@@ -72,6 +93,7 @@ else
     echo 'SKIPPED: transformers on the same GPU: torch or transformers cannot be imported'
 fi
 results=${OUT:-benches/results}/gpu.json
+if [ -n "$rehearsal" ]; then results=$work/gpu.json; fi
 all_failed=$(printf '%s\n' "${failed[@]:-}")
 python3 tests/gpu/compare.py results "$measured" "$beside" "$all_failed" >"$results"
 cat "$results"

@@ -1,12 +1,11 @@
 //! Measures a GPU: the bandwidth of the codecs' kernels against a copy on the device, and the forward pass of calibration through
-//! a random model of the shape of Llama 3 8B, every linear's input measured; `tests/gpu/run.sh` runs it.
+//! a random model of the shape of Llama 3 8B, every linear's input measured, its layers read from files; `tests/gpu/run.sh` runs it.
 //!
 //! usage: gpu [HIDDEN LAYERS SAMPLES]    (4096 32 64; smaller ones show that it works, and say nothing of speed)
 //!
 //! Prints one JSON object. Bytes of a kernel are what it reads and writes; of a copy, twice its size.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -14,15 +13,17 @@ use std::time::Instant;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::{Error, Result};
 use qlaunch_worker::libraries::Places;
-use qlaunch_worker::network::{CacheSide, Inputs, Network, Tap, Weights};
+use qlaunch_worker::network::{CacheSide, Inputs, Network, SourceWeights, Tap, Weights};
 use qlaunch_worker::ops::{Backend, Coding, CudaBackend, Cut, Mx};
-use qlaunch_worker::tensor::DType;
 use qlaunch_worker::tensor::host::HostTensor;
+use qlaunch_worker::tensor::{DType, MappedCheckpoint};
 use qlaunch_worker::tokens::Samples;
 use serde_json::{Value, json};
 
 const LENGTH: usize = 512;
 const BATCH: usize = 8;
+/// Random numbers after which weights repeat; no width divides it.
+const NOISE: usize = 8_000_009;
 /// Times that a kernel is queued for one figure.
 const RUNS: usize = 50;
 
@@ -79,14 +80,27 @@ fn codecs(gpu: &CudaBackend, shape: [usize; 2]) -> Result<Value> {
     )
 }
 
-/// Tokens in a second through all layers, weights brought to the GPU one layer at a time.
+/// Tokens in a second through all layers, which come from files while others are computed; and how long they take to come alone.
 fn forward(gpu: &CudaBackend, (hidden, layers, samples): (usize, usize, usize)) -> Result<Value> {
     let folder = std::env::temp_dir().join(format!("qlaunch-gpu-{}", std::process::id()));
-    let made = shell(&folder, hidden, layers);
-    let model = made.and_then(|()| Model::open(&folder));
+    let timed = random_model(&folder, hidden, layers).and_then(|()| time(gpu, &folder, samples));
     std::fs::remove_dir_all(&folder).map_err(|error| Error::io("remove", &folder, &error))?;
-    let weights = RandomWeights::new(model?)?;
-    let vocabulary = weights.model.config.vocabulary;
+    let [seconds, bringing, bytes] = timed?;
+    Ok(json!({
+        "hidden": hidden, "layers": layers, "samples": samples, "tokens": LENGTH, "batch": BATCH,
+        "seconds": (seconds * 1e3).round() / 1e3,
+        "tokens_per_second": ((samples * LENGTH) as f64 / seconds).round(),
+        "bringing_alone_seconds": (bringing * 1e3).round() / 1e3,
+        "bringing_gb_per_s": (bytes / bringing / 1e8).round() / 10.0,
+    }))
+}
+
+/// Seconds of the forward pass, seconds that the weights of all layers take to come, and their bytes.
+fn time(gpu: &CudaBackend, folder: &Path, samples: usize) -> Result<[f64; 3]> {
+    let model = Model::open(folder)?;
+    let files = MappedCheckpoint::open(model.files.clone())?;
+    let weights = SourceWeights::new(&model, &files);
+    let vocabulary = model.config.vocabulary;
     let ids = |count: usize| (0..count * LENGTH).map(|at| (at * 7919 % vocabulary) as u32).collect();
     let network = Network::new(gpu, &weights);
     let run = |count: usize| {
@@ -97,11 +111,21 @@ fn forward(gpu: &CudaBackend, (hidden, layers, samples): (usize, usize, usize)) 
     let begun = Instant::now();
     gpu.download(&run(samples)?[0])?;
     let seconds = begun.elapsed().as_secs_f64();
-    let speed = ((samples * LENGTH) as f64 / seconds).round();
-    Ok(json!({
-        "hidden": hidden, "layers": layers, "samples": samples, "tokens": LENGTH, "batch": BATCH,
-        "seconds": (seconds * 1e3).round() / 1e3, "tokens_per_second": speed,
-    }))
+    let (begun, mut bytes) = (Instant::now(), 0);
+    for (module, _) in model.modules.iter().enumerate().filter(|(_, part)| part.layer.is_some()) {
+        if model.modules[module].role.weight_shape().is_none() {
+            continue;
+        }
+        let mut brought = None;
+        gpu.beside(&mut || {
+            brought = Some(weights.weight(module).map(|weight| (2 * weight.len(), gpu.bring(weight))));
+        });
+        let (own, tensor) = brought.ok_or_else(|| Error::bug("a weight was not brought"))??;
+        bytes += own;
+        drop(tensor?);
+    }
+    gpu.free_memory()?;
+    Ok([seconds, begun.elapsed().as_secs_f64(), bytes as f64])
 }
 
 /// Measures what max calibration measures.
@@ -118,44 +142,8 @@ impl<B: Backend> Tap<B> for Magnitudes {
     }
 }
 
-/// Random weights, the same ones for all modules of a shape.
-struct RandomWeights {
-    model: Model,
-    by_shape: BTreeMap<Vec<usize>, HostTensor>,
-}
-
-impl RandomWeights {
-    fn new(model: Model) -> Result<Self> {
-        let shapes: Vec<Vec<usize>> =
-            model.modules.iter().filter_map(|part| part.role.weight_shape()).collect();
-        let mut by_shape = BTreeMap::new();
-        for shape in shapes {
-            if let Entry::Vacant(place) = by_shape.entry(shape) {
-                let tensor = noise(place.key(), 0.02)?;
-                place.insert(tensor);
-            }
-        }
-        Ok(Self { model, by_shape })
-    }
-}
-
-impl Weights for RandomWeights {
-    fn model(&self) -> &Model {
-        &self.model
-    }
-
-    fn weight(&self, module: usize) -> Result<HostTensor> {
-        let shape = self.model.modules[module].role.weight_shape().unwrap_or_default();
-        self.by_shape.get(&shape).cloned().ok_or_else(|| Error::bug("a shape that no module has"))
-    }
-
-    fn bias(&self, _module: usize) -> Result<Option<HostTensor>> {
-        Ok(None)
-    }
-}
-
-/// A model's folder whose weights are a hole in a file.
-fn shell(folder: &Path, hidden: usize, layers: usize) -> Result<()> {
+/// The folder of a model of random weights, which repeat: 16 GB at full size.
+fn random_model(folder: &Path, hidden: usize, layers: usize) -> Result<()> {
     let (inner, vocabulary) = (hidden / 2 * 7, 128_256 * hidden / 4096);
     let (heads, keys) = (hidden / 128, (hidden / 512).max(1));
     let config = json!({
@@ -196,13 +184,18 @@ fn shell(folder: &Path, hidden: usize, layers: usize) -> Result<()> {
     }
     let mut header = Value::Object(header).to_string();
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let noise = noise(&[NOISE], 0.02)?;
+    let noise = noise.view().to_bytes();
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("config.json"), config.to_string())?;
         let mut file = std::fs::File::create(folder.join("model.safetensors"))?;
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
-        file.set_len((8 + header.len() + end) as u64)
+        for begin in (0..end).step_by(noise.len()) {
+            file.write_all(&noise[..noise.len().min(end - begin)])?;
+        }
+        Ok(())
     };
     write().map_err(|error| Error::io("write", folder, &error))
 }

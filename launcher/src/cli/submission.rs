@@ -1,7 +1,7 @@
 //! A sweep made ready to run: read, expanded, named; its files in the run folder.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use qlaunch_shared::model::Model;
 use qlaunch_shared::protocol::RunFolder;
@@ -11,7 +11,6 @@ use qlaunch_shared::{Error, Result};
 use serde_json::json;
 
 use super::hub::{Telling, couriers};
-use super::main::Context;
 use super::runs::read_journal;
 use super::submit::SubmitArgs;
 use crate::config::{Overrides, Settings, Surroundings, library};

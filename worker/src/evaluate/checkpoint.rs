@@ -6,7 +6,8 @@ use qlaunch_shared::numerics::Format;
 use qlaunch_shared::{Error, Result};
 
 use crate::network::Weights;
-use crate::quantize::decode_weight;
+use crate::ops::Stored;
+use crate::quantize::{decode_weight, stored_weight};
 use crate::tensor::MappedCheckpoint;
 use crate::tensor::host::HostTensor;
 
@@ -38,9 +39,23 @@ impl<'a> CheckpointWeights<'a> {
     }
 
     fn decode(&self, part: &Module, shape: [usize; 2], format: Format) -> Result<HostTensor> {
-        let [rows, columns] = shape;
-        let dtype = self.model.config.dtype;
-        for planned in format.weight_parts(rows, columns, dtype) {
+        self.check(part, shape, format)?;
+        decode_weight(format, shape, &|suffix| self.part(part, suffix), self.model.config.dtype)
+            .map_err(|error| self.broken(part, error))
+    }
+
+    /// The bytes of one of the tensors that a weight is stored in.
+    fn part(&self, part: &Module, suffix: &str) -> Result<&'a [u8]> {
+        self.files.tensor(&format!("{}.{suffix}", part.name)).map(|tensor| tensor.bytes)
+    }
+
+    fn broken(&self, part: &Module, error: Error) -> Error {
+        error.at(&self.model.folder).key(format!("{}.weight", part.name)).hint(BROKEN)
+    }
+
+    /// Fails unless a weight's tensors are those of its format.
+    fn check(&self, part: &Module, [rows, columns]: [usize; 2], format: Format) -> Result<()> {
+        for planned in format.weight_parts(rows, columns, self.model.config.dtype) {
             let name = format!("{}.{}", part.name, planned.suffix);
             let stored = self.files.tensor(&name)?;
             // The state of an NF4 weight is JSON of any length; shapes with the same elements are as good.
@@ -55,10 +70,7 @@ impl<'a> CheckpointWeights<'a> {
                 return Err(Error::input(found).at(&self.model.folder).key(name).hint(BROKEN));
             }
         }
-        let parts =
-            |suffix: &str| self.files.tensor(&format!("{}.{suffix}", part.name)).map(|tensor| tensor.bytes);
-        decode_weight(format, shape, &parts, dtype)
-            .map_err(|e| e.at(&self.model.folder).key(format!("{}.weight", part.name)).hint(BROKEN))
+        Ok(())
     }
 
     /// A weight that is stored in a type that models compute in.
@@ -105,8 +117,25 @@ impl Weights for CheckpointWeights<'_> {
             (Some(format), &[rows, columns]) => self.decode(part, [rows, columns], format)?,
             _ => self.plain(part, entry, &expected)?,
         };
-        self.files.release(&entry.name);
+        self.release(module);
         Ok(tensor)
+    }
+
+    fn stored(&self, module: usize) -> Result<Option<Stored<'_>>> {
+        let part = &self.model.modules[module];
+        let (Some(format), ModuleRole::Linear { rows, columns, .. }) = (self.format(part), part.role) else {
+            return Ok(None);
+        };
+        let shape = [rows, columns];
+        self.check(part, shape, format)?;
+        stored_weight(format, shape, &|suffix| self.part(part, suffix), self.model.config.dtype)
+            .map_err(|error| self.broken(part, error))
+    }
+
+    fn release(&self, module: usize) {
+        if let Some(entry) = self.model.weight(&self.model.modules[module]) {
+            self.files.release(&entry.name);
+        }
     }
 
     fn bias(&self, module: usize) -> Result<Option<HostTensor>> {

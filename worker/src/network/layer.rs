@@ -54,7 +54,7 @@ pub(super) struct LayerWeights<T> {
 
 impl<T> LayerWeights<T> {
     /// Brings one layer to the device, tensor by tensor.
-    pub(super) fn load(weights: &dyn Weights, layer: usize, bring: Bring<'_, T>) -> Result<Self> {
+    pub(super) fn load(weights: &dyn Weights, layer: usize, bring: &mut dyn Bring<T>) -> Result<Self> {
         use model::Projection::{Key, Output, Query, Value};
         let mut source = Source::new(weights, layer, bring);
         let head_norms = match source.model.config.family.has_head_norms() {
@@ -103,12 +103,20 @@ impl<T> GatedMlp<T> {
     }
 }
 
-/// What brings a tensor to the device.
-pub(super) type Bring<'a, T> = &'a mut dyn FnMut(HostTensor) -> Result<T>;
+/// What brings weights to the device.
+pub(super) trait Bring<T> {
+    /// Brings a tensor.
+    fn tensor(&mut self, tensor: HostTensor) -> Result<T>;
+
+    /// Brings the weight of a module.
+    fn weight(&mut self, weights: &dyn Weights, module: usize) -> Result<T> {
+        self.tensor(weights.weight(module)?)
+    }
+}
 
 /// Where one layer's weights come from, and what brings them to the device.
 struct Source<'a, T> {
-    bring: Bring<'a, T>,
+    bring: &'a mut dyn Bring<T>,
     weights: &'a dyn Weights,
     model: &'a Model,
     layer: usize,
@@ -117,7 +125,7 @@ struct Source<'a, T> {
 }
 
 impl<'a, T> Source<'a, T> {
-    fn new(weights: &'a dyn Weights, layer: usize, bring: Bring<'a, T>) -> Self {
+    fn new(weights: &'a dyn Weights, layer: usize, bring: &'a mut dyn Bring<T>) -> Self {
         let model = weights.model();
         let own = model.modules.iter().enumerate().filter(|(_, part)| part.layer == Some(layer));
         let linears = own.filter(|(_, part)| part.is_linear());
@@ -130,14 +138,14 @@ impl<'a, T> Source<'a, T> {
             .linears
             .get(&(part, projection))
             .ok_or_else(|| Error::bug(format!("layer {} lacks {projection:?} of {part:?}", self.layer)))?;
-        let weight = (self.bring)(self.weights.weight(module)?)?;
-        let bias = self.weights.bias(module)?.map(&mut self.bring).transpose()?;
+        let weight = self.bring.weight(self.weights, module)?;
+        let bias = self.weights.bias(module)?.map(|bias| self.bring.tensor(bias)).transpose()?;
         Ok(Projection { module, weight, bias })
     }
 
     fn norm(&mut self, name: &str) -> Result<T> {
         let module = self.model.module(&format!("model.layers.{}.{name}", self.layer))?;
-        (self.bring)(self.weights.weight(module)?)
+        self.bring.weight(self.weights, module)
     }
 
     fn gated_mlp(&mut self, part: Part) -> Result<GatedMlp<T>> {

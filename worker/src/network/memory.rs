@@ -22,8 +22,8 @@ const LOGITS: usize = 2 * 16384;
 pub struct Demands {
     /// Channels of the widest activation whose products are summed.
     pub gram: usize,
-    /// Elements of the largest weight that becomes codes while layers are there.
-    pub codes: usize,
+    /// Whether weights become codes, or come as codes, while layers are there.
+    pub codes: bool,
     /// Whether batches may go through a layer again, whose inputs are kept.
     pub repeats: bool,
     /// Whether what comes behind the last layer is normed, and predicts.
@@ -71,7 +71,11 @@ impl Needs {
         let outside = if stage.is_first() || stage.is_last() { weights.outside } else { 0 };
         let embedding = Self { states, weights: outside, batch: tables, sums: 0 };
         // A sum is brought in f32 and back; a weight has its codes and their scales beside it.
-        let sums = (4 * demands.gram * demands.gram).max(demands.codes * (size + 2));
+        let sums = (4 * demands.gram * demands.gram).max(if demands.codes {
+            weights.largest * (size + 2)
+        } else {
+            0
+        });
         // Numbers of tokens and positions, parts of sums.
         let small = MAGNITUDES + 16 * load.batch + 12 * load.batch.div_ceil(STRETCH) * widest(config);
         let layers = Self {
@@ -147,18 +151,23 @@ struct Weights {
     together: u64,
     /// Of the larger of embedding and output head.
     outside: u64,
+    /// Elements of the largest one in a layer.
+    largest: usize,
 }
 
 impl Weights {
     fn of(model: &Model, stage: &Stage<'_>, is_ahead: bool) -> Self {
         let mut layers = vec![0u64; model.config.layers];
-        let mut outside = 0;
+        let (mut outside, mut largest) = (0, 0);
         for part in &model.modules {
             let elements: usize = part.role.weight_shape().map_or(0, |shape| shape.iter().product());
             let bias = model.bias(part).map_or(0, |tensor| tensor.length);
             let bytes = (elements * model.config.dtype.size()) as u64 + bias;
             match part.layer {
-                Some(layer) => layers[layer] += bytes,
+                Some(layer) => {
+                    layers[layer] += bytes;
+                    largest = elements.max(largest);
+                }
                 None => outside = bytes.max(outside),
             }
         }
@@ -166,7 +175,7 @@ impl Weights {
         // Behind the last one comes the first again, with the next batches.
         let next = own.iter().cycle().skip(1);
         let pairs = own.iter().zip(next).map(|(layer, next)| layer + if is_ahead { *next } else { 0 });
-        Self { together: pairs.max().unwrap_or(0), outside }
+        Self { together: pairs.max().unwrap_or(0), outside, largest }
     }
 }
 

@@ -13,6 +13,8 @@ mod stage;
 mod start;
 mod stream;
 mod supply;
+#[cfg(test)]
+mod supply_tests;
 mod weights;
 
 pub use blocks::{Cost, balance, blocks};

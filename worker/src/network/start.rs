@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::stage::Stage;
+
 /// How far a pass has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -24,6 +26,22 @@ pub enum Streaming {
     /// Batches go through in groups first, unseen, for the ranks behind; then layer by layer: what the tap keeps of a layer
     /// is large, or asks for another pass, and what comes behind does not depend on it.
     AheadThenLayerByLayer,
+}
+
+impl Streaming {
+    /// The layers of a pass as batches go through them.
+    pub(super) fn order<T>(self, stage: &Stage<'_>, start: &Start<T>, batches: usize) -> Vec<usize> {
+        let groups = batches.div_ceil(stage.group(batches));
+        let whole = |groups: usize| (0..groups).flat_map(|_| stage.layers.clone());
+        match self {
+            Self::LayerByLayer => start.layers.clone().collect(),
+            Self::InGroups => whole(groups.saturating_sub(start.done)).collect(),
+            Self::AheadThenLayerByLayer => {
+                let unsent = if stage.is_last() { 0 } else { groups.saturating_sub(start.passed_on) };
+                whole(unsent).chain(start.layers.clone()).collect()
+            }
+        }
+    }
 }
 
 /// Where a pass begins: what an attempt before this one has left of it.

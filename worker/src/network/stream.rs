@@ -51,10 +51,17 @@ struct Flow<'f, 'e, B: Backend> {
     /// Hidden states before the first layer, where this rank embeds tokens.
     embedded: std::vec::IntoIter<B::Tensor>,
     batches: usize,
-    /// The layers, in the order of [`Network::order`].
+    /// The layers, in the order of [`Streaming::order`].
     supply: Supply<'e, B>,
     /// The way to the stage behind; none where this one is the last.
     outbox: Option<Outbox<'f, B>>,
+}
+
+impl<B: Backend> Flow<'_, '_, B> {
+    /// Waits until all that was sent on is handed over: taps may have something of their own to tell other ranks.
+    fn close(&mut self) -> Result<()> {
+        self.outbox.take().map_or(Ok(()), Outbox::close)
+    }
 }
 
 impl<'a, B: Backend> Network<'a, B> {
@@ -160,14 +167,13 @@ impl<'a, B: Backend> Network<'a, B> {
             1 => Streaming::LayerByLayer,
             _ => self.streaming,
         };
-        let (order, over) = (self.order(streaming, &start, batches), AtomicBool::new(false));
+        let (order, over) = (streaming.order(&self.stage, &start, batches), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let supply = Supply::new(scope, (backend, self.weights), order, &over);
             let outbox = (!self.stage.is_last()).then(|| Outbox::open(scope, backend, &self.stage));
             let embedded = embedded.into_iter();
             let mut flow = Flow { pass, progress, embedded, batches, supply, outbox };
             let hidden = self.send(&mut flow, (streaming, start), tap)?;
-            flow.outbox.take().map_or(Ok(()), Outbox::close)?;
             Ok(if self.stage.is_last() { hidden } else { Vec::new() })
         })
     }
@@ -196,20 +202,6 @@ impl<'a, B: Backend> Network<'a, B> {
         if self.stage.comm.size() > 1 { self.stage.group(batches) + Outbox::<B>::ROOM } else { 0 }
     }
 
-    /// The layers of a pass as batches go through them.
-    fn order(&self, streaming: Streaming, start: &Start<B::Tensor>, batches: usize) -> Vec<usize> {
-        let groups = batches.div_ceil(self.stage.group(batches));
-        let whole = |groups: usize| (0..groups).flat_map(|_| self.stage.layers.clone());
-        match streaming {
-            Streaming::LayerByLayer => start.layers.clone().collect(),
-            Streaming::InGroups => whole(groups.saturating_sub(start.done)).collect(),
-            Streaming::AheadThenLayerByLayer => {
-                let unsent = if self.stage.is_last() { 0 } else { groups.saturating_sub(start.passed_on) };
-                whole(unsent).chain(start.layers.clone()).collect()
-            }
-        }
-    }
-
     /// Sends all batches through the stage and on; what comes behind it, where this rank keeps that.
     fn send(
         &self,
@@ -224,10 +216,13 @@ impl<'a, B: Backend> Network<'a, B> {
                     None => self.inputs(flow, flow.batches)?,
                 };
                 let hidden = self.layer_by_layer(flow, (start.layers, inputs), tap)?;
-                self.hand_on(flow, hidden)
+                let hidden = self.hand_on(flow, hidden)?;
+                flow.close()?;
+                Ok(hidden)
             }
             Streaming::InGroups => {
                 let hidden = self.in_groups(flow, start.done, tap)?;
+                flow.close()?;
                 for layer in self.stage.layers.clone() {
                     if !matches!(tap.turn(self.backend, layer)?, Turn::Next) {
                         return Err(Error::bug("a layer is to be repeated, and its inputs are gone"));
@@ -238,6 +233,7 @@ impl<'a, B: Backend> Network<'a, B> {
             Streaming::AheadThenLayerByLayer => {
                 let layers = start.layers.clone();
                 let inputs = self.ahead(flow, start, tap)?;
+                flow.close()?;
                 self.layer_by_layer(flow, (layers, inputs), tap)
             }
         }
@@ -377,7 +373,7 @@ impl<'a, B: Backend> Network<'a, B> {
         let Some(outbox) = &flow.outbox else { return Ok(hidden) };
         for batch in hidden {
             if !outbox.send(self.backend, batch)? {
-                flow.outbox.take().map_or(Ok(()), Outbox::close)?;
+                flow.close()?;
                 return Err(Error::bug("hidden states are not sent any more"));
             }
         }

@@ -7,7 +7,7 @@ use std::thread::Scope;
 
 use qlaunch_shared::{Error, ErrorKind, Result};
 
-use super::layer::LayerWeights;
+use super::layer::{Bring, LayerWeights};
 use super::weights::Weights;
 use crate::ops::Backend;
 use crate::tensor::host::HostTensor;
@@ -60,7 +60,7 @@ impl<'a, B: Backend> Supply<'a, B> {
     /// A weight cannot be read, or the device fails.
     pub(super) fn next(&mut self, layer: usize) -> Result<LayerWeights<B::Tensor>> {
         let Some(ahead) = &self.ahead else {
-            return LayerWeights::load(self.weights, layer, &mut |tensor| self.backend.adopt(tensor));
+            return LayerWeights::load(self.weights, layer, &mut InPlace(self.backend));
         };
         let lost = |_| Error::bug("the thread that brings layers has ended before its time");
         let (brought, moment) = ahead.recv().map_err(lost)??;
@@ -78,6 +78,40 @@ impl<B: Backend> Drop for Supply<'_, B> {
     }
 }
 
+/// Brings tensors when they are asked for.
+struct InPlace<'b, B>(&'b B);
+
+impl<B: Backend> Bring<B::Tensor> for InPlace<'_, B> {
+    fn tensor(&mut self, tensor: HostTensor) -> Result<B::Tensor> {
+        self.0.adopt(tensor)
+    }
+}
+
+/// Brings them beside what the device computes, as long as somebody wants them.
+struct Beside<'b, B> {
+    backend: &'b B,
+    over: &'b AtomicBool,
+}
+
+impl<B: Backend> Bring<B::Tensor> for Beside<'_, B> {
+    fn tensor(&mut self, tensor: HostTensor) -> Result<B::Tensor> {
+        match self.over.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Interrupted, "nobody wants this layer any more")),
+            false => self.backend.bring(tensor),
+        }
+    }
+
+    fn weight(&mut self, weights: &dyn Weights, module: usize) -> Result<B::Tensor> {
+        if let Some(stored) = weights.stored(module)?
+            && let Some(made) = self.backend.bring_stored(&stored)?
+        {
+            weights.release(module);
+            return Ok(made);
+        }
+        self.tensor(weights.weight(module)?)
+    }
+}
+
 /// Brings one layer, beside what the device computes.
 fn bring<B: Backend>(
     backend: &B,
@@ -85,13 +119,9 @@ fn bring<B: Backend>(
     layer: usize,
     over: &AtomicBool,
 ) -> Result<Brought<B>> {
-    let mut tensor = |tensor: HostTensor| match over.load(Ordering::Relaxed) {
-        true => Err(Error::new(ErrorKind::Interrupted, "nobody wants this layer any more")),
-        false => backend.bring(tensor),
-    };
     let mut brought = None;
     backend.beside(&mut || {
-        brought = Some(LayerWeights::load(weights, layer, &mut tensor));
+        brought = Some(LayerWeights::load(weights, layer, &mut Beside { backend, over }));
     });
     let brought = brought.ok_or_else(|| Error::bug("a layer was not brought"))??;
     Ok((brought, backend.brought()?))

@@ -3,6 +3,7 @@
 use qlaunch_shared::model::{Model, Module};
 use qlaunch_shared::{Error, Result};
 
+use crate::ops::Stored;
 use crate::tensor::MappedCheckpoint;
 use crate::tensor::host::{HostTensor, TensorView};
 
@@ -16,6 +17,17 @@ pub trait Weights: Sync {
     /// # Errors
     /// It is missing, or cannot be read or decoded.
     fn weight(&self, module: usize) -> Result<HostTensor>;
+
+    /// The weight of a module as it is stored, where it is codes that a device may make the values of.
+    ///
+    /// # Errors
+    /// It is missing, or cannot be read.
+    fn stored(&self, _module: usize) -> Result<Option<Stored<'_>>> {
+        Ok(None)
+    }
+
+    /// What [`Weights::stored`] has shown is not read any more.
+    fn release(&self, _module: usize) {}
 
     /// The bias of a module, where it has one.
     ///

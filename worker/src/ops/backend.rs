@@ -10,7 +10,7 @@
 use qlaunch_shared::protocol::NumericPath;
 use qlaunch_shared::{Error, Result};
 
-use super::coding::{Coder, Rounding};
+use super::coding::{Coder, Rounding, Stored};
 use super::routing::{Routes, Routing, Share};
 use crate::tensor::DType;
 use crate::tensor::host::{HostTensor, TensorView};
@@ -161,6 +161,11 @@ pub trait Backend: Send + Sync {
     /// As [`Backend::adopt`], beside what the device computes: the tensor is there behind [`Backend::brought`].
     fn bring(&self, tensor: HostTensor) -> Result<Self::Tensor> {
         self.adopt(tensor)
+    }
+
+    /// As [`Backend::bring`], of a weight whose values the device makes of its codes; none where it leaves that to the host.
+    fn bring_stored(&self, _weight: &Stored<'_>) -> Result<Option<Self::Tensor>> {
+        Ok(None)
     }
 
     /// The moment behind all that was brought so far.

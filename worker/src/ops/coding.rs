@@ -1,10 +1,12 @@
 //! What devices may do by themselves where others leave it to the host: codes of weights, their values, and the rounding of
 //! activations. How scales are made is decided by codecs, above; here they are numbers.
 
+use std::borrow::Cow;
+
 use qlaunch_shared::Result;
 
 use crate::tensor::DType;
-use crate::tensor::host::{HostTensor, TensorView};
+use crate::tensor::host::TensorView;
 
 /// A matrix of `[rows, columns]` cut into runs that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,15 +94,28 @@ pub struct Coded {
     pub magnitudes: Vec<f32>,
 }
 
-/// Codes of a weight, as they are stored, and all that their values depend on.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A weight as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<'a> {
+    /// Its codes.
+    pub codes: &'a [u8],
+    /// What they stand for.
+    pub decoding: Decoding<'a>,
+    /// The type of its values.
+    pub dtype: DType,
+    /// `[rows, columns]`.
+    pub shape: [usize; 2],
+}
+
+/// What codes of a weight stand for.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Decoding<'a> {
     /// E4M3 under scales of runs.
-    Fp8Runs(Cut, &'a [f32]),
+    Fp8Runs(Cut, Cow<'a, [f32]>),
     /// 8-bit integers under scales of runs.
-    Int8Runs(Cut, &'a [f32]),
+    Int8Runs(Cut, Cow<'a, [f32]>),
     /// 4-bit integers under scales of runs, two rows a byte.
-    Int4Pairs(Cut, &'a [f32]),
+    Int4Pairs(Cut, Cow<'a, [f32]>),
     /// E2M1 in blocks under E4M3 scales.
     Nvfp4 {
         /// Elements of a block.
@@ -115,9 +130,9 @@ pub enum Decoding<'a> {
     /// Quantiles times the magnitude of each block of 64.
     Nf4 {
         /// What the 16 codes stand for.
-        map: &'a [f32; 16],
+        map: [f32; 16],
         /// Magnitudes of the blocks.
-        magnitudes: &'a [f32],
+        magnitudes: Cow<'a, [f32]>,
     },
 }
 
@@ -145,18 +160,11 @@ pub enum Rounding<'a> {
     Mx(Mx),
 }
 
-/// A device that turns weights into codes and back.
+/// A device that turns weights into codes.
 pub trait Coder: Sync {
     /// Makes codes of a weight whose elements are finite.
     ///
     /// # Errors
     /// Sizes do not go together, or the device fails.
     fn encode(&self, weight: TensorView<'_>, coding: Coding<'_>) -> Result<Coded>;
-
-    /// The values of codes, in `shape`.
-    ///
-    /// # Errors
-    /// Sizes do not go together, or the device fails.
-    fn decode(&self, codes: &[u8], decoding: Decoding<'_>, target: (DType, [usize; 2]))
-    -> Result<HostTensor>;
 }

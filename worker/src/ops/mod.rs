@@ -11,7 +11,7 @@ pub mod routing;
 pub use backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
-pub use coding::{Coder, Coding, Cut, Decoding, Mx, Rounding};
+pub use coding::{Coder, Coding, Cut, Decoding, Mx, Rounding, Stored};
 pub use cpu::{CpuBackend, CpuPath};
 pub use cuda::CudaBackend;
 pub use hadamard::hadamard;

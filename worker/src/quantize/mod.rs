@@ -14,7 +14,7 @@ mod smooth;
 mod weight;
 
 pub use cache::{CacheRounding, scale_channels, simulate_cache};
-pub use decode::{Parts, decode_weight};
+pub use decode::{Parts, decode_weight, stored_weight};
 pub use device::{quantize_weight_on, round_activation};
 pub use error::{Errors, Origin, measure_errors};
 pub use linear::{LinearWork, LowRank, Remark};

@@ -271,10 +271,7 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
 impl<B: Backend> Tap<B> for Building<'_> {
     fn demands(&self) -> Demands {
         let repeats = self.passes() > 1;
-        let sizes = self.assignment.linears.iter().filter_map(|linear| {
-            self.model.modules[linear.module].role.weight_shape().map(|shape| shape.iter().product())
-        });
-        Demands { codes: sizes.max().unwrap_or(0), repeats, ..Tap::<B>::demands(&self.lookout.observer) }
+        Demands { codes: true, repeats, ..Tap::<B>::demands(&self.lookout.observer) }
     }
 
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {

@@ -130,7 +130,7 @@ struct Simulated<'s, 'w, 'a> {
 
 impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
     fn demands(&self) -> Demands {
-        Demands { scores: true, ..Demands::default() }
+        Demands { codes: true, scores: true, ..Demands::default() }
     }
 
     fn input(&mut self, backend: &B, readers: &[usize], x: &B::Tensor) -> Result<Inputs<B::Tensor>> {

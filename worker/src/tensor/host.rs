@@ -275,13 +275,10 @@ impl<'a> TensorView<'a> {
 
     /// The elements as little-endian bytes, where they lie if that is how they lie there.
     pub fn bytes(&self) -> Cow<'a, [u8]> {
-        for_each_dtype!(Elements, self.elements, elements => {
+        for_each_dtype!(Elements, self.elements, elements => match cfg!(target_endian = "little") {
             // SAFETY: `f32`, `bf16` and `f16` are all bytes, without any between them, and bytes may lie anywhere.
-            let (_, bytes, _) = unsafe { elements.align_to::<u8>() };
-            match cfg!(target_endian = "big") {
-                true => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
-                false => Cow::Borrowed(bytes),
-            }
+            true => Cow::Borrowed(unsafe { elements.align_to::<u8>() }.1),
+            false => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
         })
     }
 

@@ -9,15 +9,15 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::attention::Attention;
 use super::device::{Argument, Device, THREADS};
-use super::lanes::Moment;
+use super::lanes::{Memory, Moment};
 use super::likelihood::Scoring;
 use super::product::{Matrix, Places, Product};
-use super::tensor::CudaTensor;
+use super::tensor::{CudaTensor, one_type};
 use crate::libraries;
 use crate::ops::backend::{
     Activation, AttentionShape, Backend, Linear, Magnitude, Prediction, RotaryTables, RowScore,
 };
-use crate::ops::coding::{Coder, Rounding};
+use crate::ops::coding::{Coder, Rounding, Stored};
 use crate::ops::cpu::{CpuBackend, CpuPath};
 use crate::ops::operands;
 use crate::ops::routing::{Routes, Routing, Share};
@@ -81,18 +81,6 @@ impl CudaBackend {
     }
 }
 
-/// Fails unless all operands have one type.
-fn one_type(operation: &str, operands: &[&CudaTensor]) -> Result<DType> {
-    let first = operands.first().map_or(DType::F32, |operand| operand.dtype);
-    match operands.iter().find(|operand| operand.dtype != first) {
-        None => Ok(first),
-        Some(other) => {
-            Err(Error::input(format!("`{operation}` cannot mix {first} and {} operands", other.dtype))
-                .hint("all weights that a model computes with must have the type that its config.json names"))
-        }
-    }
-}
-
 /// A matrix whose rows follow each other.
 fn dense(dtype: DType, columns: usize) -> Matrix {
     Matrix { dtype, stride: columns, distance: 0 }
@@ -124,8 +112,13 @@ impl Backend for CudaBackend {
     }
 
     fn bring(&self, tensor: HostTensor) -> Result<CudaTensor> {
-        let data = self.device.inwards.bring(&tensor.view().bytes(), &self.device.stream)?;
-        Ok(CudaTensor { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), data: Arc::new(data) })
+        let bytes = self.device.inwards.bring(&tensor.view().bytes())?;
+        let data = Arc::new(Memory::brought(bytes, &self.device.stream));
+        Ok(CudaTensor { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), data })
+    }
+
+    fn bring_stored(&self, weight: &Stored<'_>) -> Result<Option<CudaTensor>> {
+        self.decoded(weight).map(Some)
     }
 
     fn brought(&self) -> Result<Moment> {

@@ -1,4 +1,4 @@
-//! Codes of weights and their values by our kernels, the same bytes as the codecs of the CPU; and the rounding of activations.
+//! Codes of weights by our kernels, the same bytes as the codecs of the CPU; and the rounding of activations.
 
 use cudarc::driver::CudaSlice;
 use qlaunch_shared::{Error, Result};
@@ -7,24 +7,24 @@ use super::backend::CudaBackend;
 use super::device::{Argument, Device, THREADS};
 use super::tensor::CudaTensor;
 use crate::ops::backend::Backend;
-use crate::ops::coding::{Coded, Coder, Coding, Cut, Decoding, Mx, Rounding};
+use crate::ops::coding::{Coded, Coder, Coding, Cut, Mx, Rounding};
 use crate::tensor::DType;
-use crate::tensor::host::{HostTensor, TensorView};
+use crate::tensor::host::TensorView;
 
 /// Elements that a thread takes at a time.
-const PIECE: usize = 16;
+pub(super) const PIECE: usize = 16;
 /// Elements of a block of powers of two.
-const MX_BLOCK: usize = 32;
+pub(super) const MX_BLOCK: usize = 32;
 /// Elements of a block of NF4.
-const NF4_BLOCK: usize = 64;
+pub(super) const NF4_BLOCK: usize = 64;
 
 /// Sizes that do not go together.
-fn misfit(what: &str, sizes: String) -> Error {
+pub(super) fn misfit(what: &str, sizes: String) -> Error {
     Error::bug(format!("{what} on the GPU got {sizes}, which do not go together"))
 }
 
 /// Fails unless a weight is a whole number of blocks.
-fn whole(count: usize, block: usize) -> Result<usize> {
+pub(super) fn whole(count: usize, block: usize) -> Result<usize> {
     if block != 0 && block.is_multiple_of(PIECE) && count.is_multiple_of(block) {
         return Ok(count / block);
     }
@@ -32,7 +32,7 @@ fn whole(count: usize, block: usize) -> Result<usize> {
 }
 
 /// Fails unless there is a scale for each run.
-fn cut(cut: Cut, elements: usize, scales: usize) -> Result<()> {
+pub(super) fn cut(cut: Cut, elements: usize, scales: usize) -> Result<()> {
     let [rows, columns] = cut.shape;
     if rows * columns == elements && cut.count() == scales && cut.width > 0 && cut.height > 0 {
         return Ok(());
@@ -41,19 +41,19 @@ fn cut(cut: Cut, elements: usize, scales: usize) -> Result<()> {
 }
 
 /// A kernel's grid for so many pieces.
-fn grid(pieces: usize) -> ((usize, usize), u32) {
+pub(super) fn grid(pieces: usize) -> ((usize, usize), u32) {
     (CudaBackend::blocks(pieces), THREADS)
 }
 
-fn runs(cut: Cut, rows: usize) -> [Argument; 5] {
+pub(super) fn runs(cut: Cut, rows: usize) -> [Argument; 5] {
     [rows, cut.shape[1], cut.width, cut.height, cut.across()].map(|size| Argument::U64(size as u64))
 }
 
-fn lanes(block: usize) -> Argument {
+pub(super) fn lanes(block: usize) -> Argument {
     Argument::U32((block / PIECE) as u32)
 }
 
-const fn name(mx: Mx, names: [&'static str; 4]) -> &'static str {
+pub(super) const fn name(mx: Mx, names: [&'static str; 4]) -> &'static str {
     match mx {
         Mx::Fp4 => names[0],
         Mx::Fp6 => names[1],
@@ -191,72 +191,6 @@ impl Coder for CudaBackend {
     fn encode(&self, weight: TensorView<'_>, coding: Coding<'_>) -> Result<Coded> {
         let tensor = self.upload(weight)?;
         self.work(&tensor).queue(coding)?.fetch(self.device())
-    }
-
-    fn decode(
-        &self,
-        codes: &[u8],
-        decoding: Decoding<'_>,
-        (dtype, shape): (DType, [usize; 2]),
-    ) -> Result<HostTensor> {
-        let device = self.device();
-        let count = shape[0] * shape[1];
-        let out = device.room(dtype, shape)?;
-        let stored = device.send(codes)?;
-        let (from, to) = (device.address_of(&stored), device.address(&out));
-        let launch = |kernel: &str, pieces: usize, arguments: &[Argument]| {
-            device.launch((kernel, dtype), grid(pieces), arguments)
-        };
-        let under = |kernel: &str, of: Cut, rows: usize, scales: &[f32]| {
-            cut(of, count, scales.len())?;
-            if codes.len() != rows * of.shape[1] {
-                return Err(misfit("decoding", format!("{} codes and {of:?}", codes.len())));
-            }
-            let scales = device.send(scales)?;
-            let arguments: Vec<Argument> =
-                [from].into_iter().chain(runs(of, rows)).chain([device.address_of(&scales), to]).collect();
-            launch(kernel, rows * of.shape[1].div_ceil(PIECE), &arguments)
-        };
-        let expect = |bytes: usize, scales: usize, blocks: usize| match codes.len() == bytes
-            && scales == blocks
-        {
-            true => Ok(()),
-            false => Err(misfit("decoding", format!("{} bytes of codes and {scales} scales", codes.len()))),
-        };
-        let pieces = Argument::U64((count / PIECE) as u64);
-        match decoding {
-            Decoding::Fp8Runs(of, scales) => under("dequantize_fp8_runs", of, of.shape[0], scales)?,
-            Decoding::Int8Runs(of, scales) => under("dequantize_int8_runs", of, of.shape[0], scales)?,
-            Decoding::Int4Pairs(of, scales) => under("dequantize_int4_pairs", of, of.shape[0] / 2, scales)?,
-            Decoding::Nvfp4 { block, tensor, scales } => {
-                expect(count / 2, scales.len(), whole(count, block)?)?;
-                let scales = device.send(scales)?;
-                let numbers = [lanes(block), Argument::F32(tensor), device.address_of(&scales)];
-                launch(
-                    "dequantize_nvfp4",
-                    count / PIECE,
-                    &[from, pieces, numbers[0], numbers[1], numbers[2], to],
-                )?;
-            }
-            Decoding::Mx(mx, scales) => {
-                let bytes = if mx == Mx::Fp4 { count / 2 } else { count };
-                expect(bytes, scales.len(), whole(count, MX_BLOCK)?)?;
-                let scales = device.send(scales)?;
-                let names = ["dequantize_mxfp4", "dequantize_mxfp6", "dequantize_mxfp8", "dequantize_mxint8"];
-                launch(name(mx, names), count / PIECE, &[from, pieces, device.address_of(&scales), to])?;
-            }
-            Decoding::Nf4 { map, magnitudes } => {
-                expect(count.div_ceil(2), magnitudes.len(), count.div_ceil(NF4_BLOCK))?;
-                let (map, magnitudes) = (device.send(map)?, device.send(magnitudes)?);
-                let tables = [device.address_of(&map), device.address_of(&magnitudes)];
-                launch(
-                    "dequantize_nf4",
-                    count,
-                    &[from, Argument::U64(count as u64), tables[0], tables[1], to],
-                )?;
-            }
-        }
-        self.download(&out)
     }
 }
 

@@ -188,6 +188,17 @@ impl Device {
     /// Queues a kernel of a type on a grid of blocks.
     pub(super) fn launch(
         &self,
+        kernel: (&str, DType),
+        grid: ((usize, usize), u32),
+        arguments: &[Argument],
+    ) -> Result<()> {
+        self.launch_on(&self.stream, kernel, grid, arguments)
+    }
+
+    /// The same on a stream.
+    pub(super) fn launch_on(
+        &self,
+        stream: &Arc<CudaStream>,
         (name, dtype): (&str, DType),
         (blocks, threads): ((usize, usize), u32),
         arguments: &[Argument],
@@ -206,7 +217,7 @@ impl Device {
             block_dim: (threads, 1, 1),
             shared_mem_bytes: 0,
         };
-        let mut launch = self.stream.launch_builder(function);
+        let mut launch = stream.launch_builder(function);
         for argument in arguments {
             match argument {
                 Argument::Address(value) | Argument::U64(value) => launch.arg(value),

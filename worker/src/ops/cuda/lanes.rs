@@ -48,6 +48,13 @@ pub(super) struct Memory {
     computing: Option<Arc<CudaStream>>,
 }
 
+impl Memory {
+    /// Memory that came over a lane, for a stream that computes with it.
+    pub(super) fn brought(slice: CudaSlice<u8>, computing: &Arc<CudaStream>) -> Self {
+        Self { slice, computing: Some(Arc::clone(computing)) }
+    }
+}
+
 impl From<CudaSlice<u8>> for Memory {
     fn from(slice: CudaSlice<u8>) -> Self {
         Self { slice, computing: None }
@@ -77,7 +84,7 @@ impl Drop for Memory {
 /// A stream that copies, and the pinned memory that copies go through.
 #[derive(Debug)]
 pub(super) struct Lane {
-    stream: Arc<CudaStream>,
+    pub(super) stream: Arc<CudaStream>,
     flags: u32,
     pieces: Mutex<Vec<Piece>>,
 }
@@ -113,24 +120,25 @@ impl Lane {
         Ok(Self { stream, flags, pieces: Mutex::default() })
     }
 
-    /// Copies bytes to the GPU, on the rayon pool that it is called in. They are there for `computing` when it has waited for a
+    /// Memory in the order of this lane, not set.
+    pub(super) fn room(&self, count: usize) -> Result<CudaSlice<u8>> {
+        // SAFETY: whoever asks for room writes all of it before anybody reads it.
+        unsafe { self.stream.alloc::<u8>(count.max(1)) }.map_err(|error| errors::driver("find memory", error))
+    }
+
+    /// Copies bytes to the GPU, on the rayon pool that it is called in. They are there for another stream when it has waited for a
     /// [`Lane::moment`] behind this call.
-    pub(super) fn bring(&self, bytes: &[u8], computing: &Arc<CudaStream>) -> Result<Memory> {
-        // SAFETY: all of it is written by the copies that are queued here.
-        let slice = unsafe { self.stream.alloc::<u8>(bytes.len().max(1)) };
-        let slice = slice.map_err(|error| errors::driver("find memory", error))?;
-        let mut room = Memory { slice, computing: Some(Arc::clone(computing)) };
+    pub(super) fn bring(&self, bytes: &[u8]) -> Result<CudaSlice<u8>> {
+        let mut room = self.room(bytes.len())?;
         self.with_pieces(|pieces| {
             for (at, part) in bytes.chunks(PIECE).enumerate() {
                 // The last one has rested longest.
                 pieces.rotate_right(1);
                 let piece = &mut pieces[0];
                 let filled = &mut piece.bytes()?[..part.len()];
-                filled
-                    .par_chunks_mut(STRETCH)
-                    .zip(part.par_chunks(STRETCH))
-                    .for_each(|(to, from)| to.copy_from_slice(from));
-                let mut place = room.slice.slice_mut(at * PIECE..at * PIECE + part.len());
+                let stretches = filled.par_chunks_mut(STRETCH).zip(part.par_chunks(STRETCH));
+                stretches.for_each(|(to, from)| to.copy_from_slice(from));
+                let mut place = room.slice_mut(at * PIECE..at * PIECE + part.len());
                 self.stream.memcpy_htod(filled, &mut place).map_err(failed)?;
                 piece.done = self.moment()?;
             }

@@ -20,6 +20,7 @@ mod statistics;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use backend::CudaBackend;
 pub use device::load;

@@ -73,10 +73,20 @@ impl Stored<'_> {
     /// # Errors
     /// The tensors do not go together, or the state describes something else.
     pub fn decode<E: Element>(&self, shape: [usize; 2], target: &mut [E]) -> Result<()> {
+        let (map, magnitudes) = self.tables(shape)?;
+        decode(self.codes, &map, &magnitudes, target);
+        Ok(())
+    }
+
+    /// What the codes of a weight of `[rows, columns]` stand for, and the magnitudes of its blocks.
+    ///
+    /// # Errors
+    /// As [`Stored::decode`].
+    pub fn tables(&self, shape: [usize; 2]) -> Result<([f32; 16], Vec<f32>)> {
         let state: State = serde_json::from_slice(self.state).map_err(|e| {
             Error::input(format!("the state of an NF4 weight is not what bitsandbytes writes: {e}"))
         })?;
-        let offset = self.check(&state, shape, target.len())?;
+        let offset = self.check(&state, shape)?;
         let mut map = [0.0; 16];
         map.copy_from_slice(&floats(self.map)[..16]);
         let nested = Nested {
@@ -85,12 +95,11 @@ impl Stored<'_> {
             offset: offset as f32,
             map: floats(self.nested_map),
         };
-        decode(self.codes, &map, &nested.decode(), target);
-        Ok(())
+        Ok((map, nested.decode()))
     }
 
     /// The offset, if everything fits.
-    fn check(&self, state: &State, shape: [usize; 2], elements: usize) -> Result<f64> {
+    fn check(&self, state: &State, shape: [usize; 2]) -> Result<f64> {
         let (Some(nested_block), Some(offset)) = (state.nested_blocksize, state.nested_offset) else {
             return Err(Error::input("an NF4 weight without double quantization cannot be read yet"));
         };
@@ -100,9 +109,9 @@ impl Stored<'_> {
                 "NF4 of type, block and nested block {kind:?} cannot be read yet"
             )));
         }
+        let elements = shape[0] * shape[1];
         let blocks = elements.div_ceil(BLOCK);
         let fits = state.shape == shape
-            && elements == shape[0] * shape[1]
             && self.codes.len() == elements.div_ceil(2)
             && self.absmax.len() == blocks
             && self.nested_absmax.len() == 4 * blocks.div_ceil(NESTED_BLOCK)
