@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use qlaunch_shared::digest::hex;
 use qlaunch_shared::{Error, ErrorKind, Result};
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{Repository, make_folder};
 use super::client::{Answer, Client, Fault};
 use super::listing::{Digest, Listed};
-use super::sha1::Sha1;
 
 /// Tries in a row without a byte.
 const TRIES: u32 = 6;
@@ -143,7 +143,7 @@ impl Hash {
             Digest::Sha256(_) => Self::Sha256(Sha256::new()),
             Digest::Git(_) => {
                 let mut hash = Sha1::new();
-                hash.update(format!("blob {}\0", file.size).as_bytes());
+                hash.update(format!("blob {}\0", file.size));
                 Self::Git(hash)
             }
         }
@@ -159,7 +159,7 @@ impl Hash {
     fn hex(&self) -> String {
         match self {
             Self::Sha256(hash) => hex(hash.clone().finalize()),
-            Self::Git(hash) => hex(hash.clone().finish()),
+            Self::Git(hash) => hex(hash.clone().finalize()),
         }
     }
 }

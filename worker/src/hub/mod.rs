@@ -6,7 +6,6 @@ mod client;
 mod file;
 mod listing;
 mod places;
-mod sha1;
 
 pub use bring::{Aim, bring};
 pub use listing::{Asked, Kind};
