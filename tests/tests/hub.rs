@@ -182,7 +182,8 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
         let part = |entry: &fs::DirEntry| entry.path().to_string_lossy().ends_with(".incomplete");
         let sizes =
             blobs.flatten().filter(part).filter_map(|entry| entry.metadata().ok()).map(|file| file.len());
-        sizes.max().filter(|size| *size > 200_000)
+        // More than the tokenizer has: it is the weights'.
+        sizes.max().filter(|size| *size > 400_000)
     };
     wait("a part of the weights", part);
     child.kill().unwrap();
@@ -196,7 +197,8 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
         .iter()
         .filter(|question| question.path.starts_with("/store/"))
         .filter_map(|question| question.from);
-    assert_eq!(from.max(), Some(there), "the first question after the kill is for the rest");
+    let from: Vec<u64> = from.collect();
+    assert!(from.contains(&there), "after the kill the rest from {there} on is asked for: {from:?}");
 }
 
 #[test]
