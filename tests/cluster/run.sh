@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs cluster.rs, survival.rs, entrance.rs and
-# hosts.rs of tests/tests against them, stops them again.
-#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 20, tests that take minutes, and a cluster with accounts
-#   tests/cluster/run.sh --accounting [TEST NAME…]     only the cluster with accounts (slurmdbd, MariaDB), for tests/tests/accounting.rs
+# The cluster lane: starts a real SLURM behind a jump host and two hosts without a scheduler, runs cluster.rs, survival.rs, entrance.rs
+# and hosts.rs of tests/tests against them, stops them again.
+#   tests/cluster/run.sh [--full] [TEST NAME…]     --full: 200 kills of the launcher instead of 20, tests that take a minute and
+#                                                  more (slow_…), and a cluster with accounts
+#   tests/cluster/run.sh --accounting [TEST NAME…] only the cluster with accounts (slurmdbd, MariaDB), for tests/tests/accounting.rs
 # Needs root, because SLURM must become its users. CLUSTER_DIR keeps the cluster where it says, running; HOSTS_DIR the hosts.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -49,4 +50,13 @@ mountpoint -q "$cluster/tiny" || mount -t tmpfs -o size=256k,mode=777 qlaunch-te
 "$here/hosts-up.sh" "$hosts"
 . "$cluster/env.sh"
 . "$hosts/env.sh"
-cargo test --locked --workspace --test cluster --test survival --test hosts --test entrance -- --ignored --test-threads=1 "${slow[@]}" "$@"
+# The hosts know nothing of the cluster: their tests, which mostly wait, run beside its own.
+run() { cargo test --locked --workspace "$@" "${names[@]}"; }
+names=(-- --ignored --test-threads=1 "${slow[@]}" "$@")
+run --test hosts >"$hosts/tests.log" 2>&1 &
+beside=$!
+ended=0
+run --test cluster --test survival --test entrance || ended=$?
+wait "$beside" || ended=$?
+cat "$hosts/tests.log"
+exit "$ended"

@@ -166,7 +166,7 @@ fn a_reply_of_sbatch_that_is_lost_makes_no_second_job_and_banners_are_no_answers
 
 #[test]
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
-fn a_job_that_is_told_of_its_time_limit_queues_itself_again_and_ends() {
+fn slow_a_job_that_is_told_of_its_time_limit_queues_itself_again_and_ends() {
     let cluster = Cluster::running();
     let project = Project::on(&cluster, Size::Long, "");
     let mut running = project.start();
@@ -439,7 +439,7 @@ fn jobs_begin_when_they_may_though_the_launcher_has_left() {
 
 #[test]
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
-fn a_scheduled_job_queues_itself_again_and_runs_the_sweep_once_for_each_moment() {
+fn slow_a_scheduled_job_queues_itself_again_and_runs_the_sweep_once_for_each_moment() {
     let cluster = Cluster::running();
     let project = Project::on(&cluster, Size::Small, "");
     // This machine as a login host; what its jobs run belongs to the user who tests.

@@ -159,7 +159,7 @@ fn a_model_of_the_hub_is_downloaded_on_the_login_host_and_the_token_stays_nowher
 
 #[test]
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
-fn where_the_login_host_reaches_no_hub_the_model_is_downloaded_here_and_sent() {
+fn slow_where_the_login_host_reaches_no_hub_the_model_is_downloaded_here_and_sent() {
     let cluster = Cluster::running();
     let (project, hub) = project_on_hub(&cluster, "[environment]\nHF_ENDPOINT = \"http://127.0.0.1:9\"\n");
     let submit = |more: &[&str]| {

@@ -77,6 +77,7 @@ pub(super) fn forward<'a, B: Backend>(
     watcher: &mut dyn Watcher<'a, B>,
     reporter: &mut Reporter,
 ) -> Result<()> {
+    let pass = Forward { streaming: agreed(pass.stage, pass.streaming)?, ..pass };
     let Forward { weights, stage, samples, .. } = pass;
     let model = weights.model();
     let batch = pass.batch();
@@ -120,6 +121,15 @@ pub(super) fn forward<'a, B: Backend>(
     }
     reporter.end();
     Ok(())
+}
+
+/// How all ranks send batches: what each of them has left to observe may be large on one and small on another.
+fn agreed(stage: &Stage<'_>, own: Streaming) -> Result<Streaming> {
+    match own {
+        Streaming::LayerByLayer => Ok(own),
+        _ if stage.comm.any(own == Streaming::AheadThenLayerByLayer)? => Ok(Streaming::AheadThenLayerByLayer),
+        _ => Ok(Streaming::InGroups),
+    }
 }
 
 /// Sends the data through from where the pass begins.
