@@ -45,14 +45,14 @@ def disk(folders):
     return sum(seen.values())
 
 
-def single(worker, model, work):
+def single(qlaunch, model, work):
     """CPU-seconds of one cold candidate without a store and with an empty one, the cheapest of three rounds in turn."""
     tokens = pathlib.Path(model) / "tokens.npy"
     rounds = {False: [], True: []}
     for turn in range(3):
         for has_store in (False, True):
             folder = work / f"single-{turn}-{has_store}"
-            call = [worker.with_name("qlaunch"), "quantize", model, "--recipe", RECIPES[0], "--calib", tokens,
+            call = [qlaunch, "quantize", model, "--recipe", RECIPES[0], "--calib", tokens,
                     "--out", folder / "checkpoint", "--threads", "1", "--yes", "--format", "json"]
             call += ["--store", folder / "store"] if has_store else ["--no-digests"]
             done = subprocess.run(call, stdout=subprocess.PIPE, check=True, env={**os.environ, "HOME": str(work)})
@@ -109,7 +109,7 @@ def main(qlaunch, model, samples, one):
             "checkpoints_over_distinct_pieces": disk(checkpoints) / distinct,
         }
         if one:
-            result["single_candidate"] = single(worker, one, work)
+            result["single_candidate"] = single(qlaunch, one, work)
         print(json.dumps(result, indent=2))
 
 

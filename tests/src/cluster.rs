@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::places::{calibration_ids, evaluation_ids, existing, tiny_llama};
+use crate::places::{calibration_ids, evaluation_ids, existing, read_json, tiny_llama};
 use crate::programs::{Call, finish, program, qlaunch};
 
 /// The cluster that this machine runs.
@@ -220,6 +220,11 @@ impl Project {
         // Another one is what the same sweep makes on this machine, submitted later.
         runs.min_by_key(|entry| entry.metadata().and_then(|found| found.created()).ok())
             .map(|entry| entry.path())
+    }
+
+    /// The run's portfolio, as its folder has it.
+    pub fn portfolio(&self) -> Value {
+        read_json(&self.run_folder().expect("a run").join("portfolio.json"))
     }
 
     /// The lines of the journal.

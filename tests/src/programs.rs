@@ -176,3 +176,10 @@ pub fn evaluate(checkpoint: &Path, data: &Path, seq_len: usize, samples: Option<
 pub fn perplexity(evaluation: &Value) -> f64 {
     evaluation["perplexity"].as_f64().unwrap_or_else(|| panic!("no `perplexity` in {evaluation}"))
 }
+
+/// A candidate's row of a portfolio.
+pub fn row(portfolio: &Value, candidate: &str) -> Value {
+    let rows = portfolio["rows"].as_array().unwrap_or_else(|| panic!("no rows: {portfolio:#}"));
+    let found = rows.iter().find(|row| row["candidate"] == candidate);
+    found.unwrap_or_else(|| panic!("no {candidate}: {portfolio:#}")).clone()
+}

@@ -3,14 +3,10 @@
 use std::path::Path;
 
 use qlaunch_tests::cluster::{Cluster, Project, Size, files_of, wait};
-use qlaunch_tests::places::{existing, read_json};
+use qlaunch_tests::places::existing;
 use qlaunch_tests::programs::{finish, program, qlaunch};
 
 const FP8: &str = "fp8_default-kv_fp8";
-
-fn portfolio(project: &Project) -> serde_json::Value {
-    read_json(&project.run_folder().expect("a run").join("portfolio.json"))
-}
 
 /// The example sweep with its model where the job user cannot read it, so that it has to be sent.
 fn private_example(folder: &Path) {
@@ -115,7 +111,7 @@ fn a_lost_link_is_no_lost_job() {
     cluster.mend();
     assert_eq!(running.finish(), 0, "{}", running.said());
     assert!(running.said().contains("the link is back"), "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
     assert!(
         project.journal().iter().all(|line| line["entry"]["attempt"].as_u64().unwrap_or(1) == 1),
         "tried once"
@@ -133,7 +129,7 @@ fn a_controller_that_dies_right_after_sbatch_loses_no_job() {
     std::thread::sleep(std::time::Duration::from_secs(3));
     cluster.mend();
     assert_eq!(running.finish(), 0, "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
 }
 
 #[test]
@@ -177,7 +173,7 @@ fn slow_a_job_that_is_told_of_its_time_limit_queues_itself_again_and_ends() {
     cluster.root(&format!("scancel -b -s USR2 {id}"));
     assert_eq!(running.finish(), 0, "{}", running.said());
     assert!(running.said().contains("bf16: started again by the scheduler (1)"), "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
     assert!(project.site().join("bf16/attempts/1.1/outcome.json").exists());
 }
 
@@ -195,7 +191,7 @@ fn a_preempted_job_starts_again() {
     ));
     assert_eq!(running.finish(), 0, "{}", running.said());
     assert!(running.said().contains("started again by the scheduler (1)"), "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
 }
 
 #[test]
@@ -213,7 +209,7 @@ fn a_node_that_dies_costs_a_try_and_its_zombie_harms_nothing() {
     cluster.mend();
     cluster.root("scontrol update nodename=n2 state=resume");
     assert_eq!(running.finish(), 0, "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
     let tries = std::fs::read_dir(project.site().join("bf16/attempts")).unwrap().count();
     assert!(tries >= 2, "the first try was lost: {}", running.said());
 }
@@ -229,7 +225,7 @@ fn a_job_that_somebody_cancels_by_hand_is_not_run_again() {
     cluster.root(&format!("scancel {id}"));
     assert_eq!(running.finish(), 11, "{}", running.said());
     assert!(running.said().contains("it was cancelled"), "{}", running.said());
-    let portfolio = portfolio(&project);
+    let portfolio = project.portfolio();
     let row =
         portfolio["rows"].as_array().unwrap().iter().find(|row| row["candidate"] == FP8).unwrap().clone();
     assert_eq!(row["decision"]["is"], "failed", "{row:#}");

@@ -9,15 +9,11 @@ use std::time::Duration;
 
 use qlaunch_tests::cluster::{Project, Size, files_of, wait};
 use qlaunch_tests::containers::Daemon;
-use qlaunch_tests::places::{existing, read_json};
+use qlaunch_tests::places::existing;
 use qlaunch_tests::programs::{finish, program};
 use serde_json::Value;
 
 const FP8: &str = "fp8_default-kv_fp8";
-
-fn portfolio(project: &Project) -> Value {
-    read_json(&project.run_folder().expect("a run").join("portfolio.json"))
-}
 
 /// Submits the sweep to this machine itself.
 fn near(project: &Project) -> Value {
@@ -197,7 +193,7 @@ fn a_daemon_that_is_killed_and_comes_back_costs_nothing_where_it_keeps_container
     wait("word of the lost daemon", || running.said().contains("daemon does not answer").then_some(()));
     daemon.start(true);
     assert_eq!(running.finish(), 0, "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
     let lost = project.journal().iter().any(|line| line["entry"]["ending"]["was"] == "lost");
     assert!(!lost, "{}", running.said());
 }
@@ -217,7 +213,7 @@ fn containers_that_die_with_their_daemon_are_tried_again_whatever_it_says_of_the
     daemon.root("kill $(cat $state/docker.pid); while [ -e $state/docker.pid ]; do sleep 0.05; done");
     daemon.start(true);
     assert_eq!(code, 0, "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
     let tries = fs::read_dir(project.site().join("bf16/attempts")).unwrap().count();
     assert_eq!(tries, 2, "the first try was lost: {}", running.said());
 }
@@ -233,7 +229,7 @@ fn a_container_that_somebody_kills_or_removes_is_tried_again() {
     project.wait_for_phase("bf16", "2", "evaluate");
     daemon.root("docker rm -f $(docker ps -q --filter label=qlaunch.attempt)");
     assert_eq!(running.finish(), 0, "{}", running.said());
-    project.assert_done(&portfolio(&project));
+    project.assert_done(&project.portfolio());
     let losses: Vec<String> = project
         .journal()
         .iter()

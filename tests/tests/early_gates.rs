@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use qlaunch_tests::broken::{good_model, model_with};
 use qlaunch_tests::places::{calibration_ids, evaluation_ids, tiny_llama};
-use qlaunch_tests::programs::{Call, finish, qlaunch};
+use qlaunch_tests::programs::{Call, finish, qlaunch, row};
 use qlaunch_tests::stored::phases;
 use qlaunch_tests::worker_job::{WorkerJob, outcome};
 use serde_json::{Value, json};
@@ -62,14 +62,6 @@ impl Project {
     fn attempts(&self, job: &str) -> usize {
         fs::read_dir(self.folder().join(job).join("attempts")).unwrap().count()
     }
-}
-
-fn row(portfolio: &Value, name: &str) -> Value {
-    let rows = portfolio["rows"].as_array().unwrap();
-    rows.iter()
-        .find(|row| row["candidate"] == name)
-        .unwrap_or_else(|| panic!("no {name}: {portfolio:#}"))
-        .clone()
 }
 
 #[test]

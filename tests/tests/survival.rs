@@ -7,24 +7,13 @@ use std::time::{Duration, Instant};
 
 use qlaunch_tests::cluster::{Cluster, Project, Size, wait};
 use qlaunch_tests::places::read_json;
+use qlaunch_tests::programs::row;
 use serde_json::Value;
 
 const FP8: &str = "fp8_default-kv_fp8";
 const NVFP4: &str = "nvfp4_default-kv_fp8";
 const INT4: &str = "int4_blockwise_weight_only";
 const MORE: [&str; 2] = ["general/ptq/nvfp4_default-kv_fp8", "general/ptq/int4_blockwise_weight_only"];
-
-fn portfolio(project: &Project) -> Value {
-    read_json(&project.run_folder().expect("a run").join("portfolio.json"))
-}
-
-fn row(portfolio: &Value, name: &str) -> Value {
-    let rows = portfolio["rows"].as_array().unwrap();
-    rows.iter()
-        .find(|row| row["candidate"] == name)
-        .unwrap_or_else(|| panic!("no {name}: {portfolio:#}"))
-        .clone()
-}
 
 #[test]
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
@@ -49,7 +38,7 @@ fn alike_candidates_are_one_array_and_each_task_is_requeued_taken_back_and_tried
         running.said()
     );
     assert!(project.site().join(FP8).join("attempts/1.1/outcome.json").exists());
-    let judged = portfolio(&project);
+    let judged = project.portfolio();
     project.assert_done(&judged);
     assert!(row(&judged, NVFP4)["perplexity"].is_f64(), "{judged:#}");
     assert!(running.said().contains(&format!("{INT4} failed: it was cancelled")), "{}", running.said());
@@ -94,7 +83,7 @@ fn a_hopeless_candidate_is_ended_while_nobody_watches_and_never_tried_again() {
 
 /// A sweep of two alike candidates, each of which is handed over once and measured.
 fn assert_whole(cluster: &Cluster, project: &Project) {
-    let judged = portfolio(project);
+    let judged = project.portfolio();
     project.assert_done(&judged);
     assert!(row(&judged, NVFP4)["perplexity"].is_f64(), "{judged:#}");
     for job in ["bf16", FP8, NVFP4] {
@@ -226,7 +215,7 @@ fn slow_time_limits_end_jobs_that_do_not_listen_and_those_that_do_go_on() {
     assert!(first.said().contains("bf16: its time was over"), "{}", first.said());
     assert!(begun.elapsed() > Duration::from_secs(50), "the limit was real");
     assert_eq!(deaf.tries("bf16"), 2);
-    deaf.assert_done(&portfolio(&deaf));
+    deaf.assert_done(&deaf.portfolio());
     assert_eq!(second.finish(), 0, "{}", second.said());
-    listening.assert_done(&portfolio(&listening));
+    listening.assert_done(&listening.portfolio());
 }
