@@ -1,6 +1,6 @@
 """Quantizes models with one rank and with two, one thread each, and compares wall time, memory and bytes.
 
-usage: measure.py QLAUNCH SAMPLES MODEL...    (prints JSON)
+usage: measure.py QLAUNCH MODEL:SAMPLES...    (prints JSON)
 """
 
 import hashlib
@@ -79,8 +79,9 @@ def measure(qlaunch, model, samples):
 
 
 def main():
-    qlaunch, samples, *models = sys.argv[1:]
-    results = [measure(qlaunch, model, int(samples)) for model in models]
+    qlaunch, *wanted = sys.argv[1:]
+    wanted = [entry.rsplit(":", 1) for entry in wanted]
+    results = [measure(qlaunch, model, int(samples)) for model, samples in wanted]
     print(json.dumps({"bench": "ranks", "command": "benches/ranks/run.sh", "cpus": os.cpu_count(), "results": results}, indent=2))
 
 

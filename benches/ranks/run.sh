@@ -2,7 +2,7 @@
 # Two ranks of one thread against one, and the memory of each rank against its bound; writes benches/results/ranks.json.
 #
 # usage: benches/ranks/run.sh [SAMPLES]    (32 samples of 512 tokens by default; QLAUNCH_BENCH_BIG=1 adds a model whose share of
-#                                           a rank is more than four times the bound: 80 layers, 7.3 GB of disk)
+#                                           a rank is more than four times the bound: 112 layers, 10 GB of disk, with 8 samples)
 # Needs an otherwise idle machine with two cores or more, Rust, and Python 3.10 or newer; numpy comes from PyPI. Random models of
 # the shape of TinyLlama-1.1B are made once, in ${QLAUNCH_CACHE:-~/.cache/qlaunch}. QLAUNCH names another build to measure.
 set -euo pipefail
@@ -27,10 +27,11 @@ model() { # FOLDER LAYERS
 }
 mkdir -p "$cache" benches/results
 model "$cache/llama-1b" 22
-models=("$cache/llama-1b")
+models=("$cache/llama-1b:$samples")
 if [ "${QLAUNCH_BENCH_BIG:-}" = 1 ]; then
-    model "$cache/llama-1b-80" 80
-    models+=("$cache/llama-1b-80")
+    model "$cache/llama-1b-112" 112
+    models+=("$cache/llama-1b-112:8")
 fi
-"$python" benches/ranks/measure.py "$QLAUNCH" "$samples" "${models[@]}" >benches/results/ranks.json
+"$python" benches/ranks/measure.py "$QLAUNCH" "${models[@]}" >"$cache/ranks.json"
+mv "$cache/ranks.json" benches/results/ranks.json
 cat benches/results/ranks.json
