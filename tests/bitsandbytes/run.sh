@@ -15,13 +15,7 @@ version=0.50.2
 packages=$clients/bitsandbytes-$version
 program=${CARGO_TARGET_DIR:-$root/target}/debug/qlaunch
 
-die() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
-
-skip() { # why
-    [ "${QLAUNCH_REQUIRE_REAL:-}" != 1 ] || die "$1" "QLAUNCH_REQUIRE_REAL=1 forbids skipping this lane"
-    printf 'SKIPPED: bitsandbytes: %s\n' "$1" | tee -a "${QLAUNCH_SKIPS:-/dev/null}" >&2
-    exit 0
-}
+. "$root/tests/lane.sh"
 
 # Downloads and unpacks beside the final place and renames, so that a kill leaves nothing that looks finished.
 fetch() {
@@ -37,8 +31,8 @@ fetch() {
 }
 
 [ -x "$program" ] || die "there is no $program" "cargo build"
-"$python" -c 'import torch, safetensors' 2>/dev/null || skip "no torch; tests/serving/install.sh installs it"
-[ -d "$packages" ] || fetch || skip "the wheel of bitsandbytes $version cannot be had"
+"$python" -c 'import torch, safetensors' 2>/dev/null || skip "bitsandbytes" "no torch; tests/serving/install.sh installs it"
+[ -d "$packages" ] || fetch || skip "bitsandbytes" "the wheel of bitsandbytes $version cannot be had"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

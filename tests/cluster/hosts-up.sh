@@ -48,12 +48,7 @@ ListenAddress $at
 HostKey $hosts/$name/key
 PidFile none
 AuthorizedKeysFile $hosts/authorized_keys
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-PrintMotd no
-MaxStartups 100:30:200
+Include $(readlink -f "$here/../sshd.conf")
 CONF
     if ! alive "$hosts/$name/pid" unshare; then
         # bash is the first process, as an init that waits for whatever is orphaned.

@@ -8,10 +8,8 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 cd "$here/../.."
-if [ "$(id -u)" != 0 ]; then
-    sudo -n true 2>/dev/null || { echo "SKIPPED: the cluster lane: it needs root" >&2; [ "${QLAUNCH_REQUIRE_REAL:-}" != 1 ]; exit; }
-    exec sudo -n -E env PATH="$PATH" "$0" "$@"
-fi
+. tests/lane.sh
+as_root cluster "$@"
 # Ports, networks and users of the lane are one of each on a machine: a second run waits for the first.
 if [ -z "${QLAUNCH_LANE_HELD:-}" ]; then
     exec flock --close /tmp/qlaunch-lane.lock env QLAUNCH_LANE_HELD=1 "$0" "$@"

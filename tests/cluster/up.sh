@@ -152,19 +152,13 @@ start_sshd() { # NAME PORT EXTRA
     local name=$1 at=$2
     [ -s "$cluster/ssh/$name.key" ] || ssh-keygen -q -t ed25519 -N '' -f "$cluster/ssh/$name.key"
     cat >"$cluster/ssh/$name.conf" <<CONF
-# sshd takes the first value of each key.
 $3
 Port $at
 ListenAddress 127.0.0.1
 HostKey $cluster/ssh/$name.key
 PidFile $cluster/ssh/$name.pid
 AuthorizedKeysFile $cluster/ssh/authorized_keys
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-PrintMotd no
-MaxStartups 100:30:200
+Include $(readlink -f "$here/../sshd.conf")
 CONF
     alive "$cluster/ssh/$name.pid" sshd || in_node "$name" /usr/sbin/sshd -f "$cluster/ssh/$name.conf" -E "$cluster/log/sshd.$name.log"
     printf '[127.0.0.1]:%s %s\n' "$at" "$(cut -d' ' -f1,2 "$cluster/ssh/$name.key.pub")" >>"$cluster/ssh/known_hosts.new"

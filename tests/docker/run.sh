@@ -6,10 +6,8 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 cd "$here/../.."
-if [ "$(id -u)" != 0 ]; then
-    sudo -n true 2>/dev/null || { echo "SKIPPED: the docker lane: it needs root" >&2; [ "${QLAUNCH_REQUIRE_REAL:-}" != 1 ]; exit; }
-    exec sudo -n -E env PATH="$PATH" "$0" "$@"
-fi
+. tests/lane.sh
+as_root docker "$@"
 if [ "${1:-}" = --full ]; then
     export QLAUNCH_KILLS=100
     shift

@@ -65,12 +65,8 @@ ListenAddress 127.0.0.1
 HostKey $state/ssh/host
 PidFile $state/ssh/sshd.pid
 AuthorizedKeysFile $state/ssh/authorized_keys
-StrictModes no
 PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-PrintMotd no
+Include $(readlink -f "$here/../sshd.conf")
 CONF
 alive "$state/ssh/sshd.pid" sshd || /usr/sbin/sshd -f "$state/ssh/sshd.conf" -E "$state/ssh/sshd.log"
 printf '[127.0.0.1]:%s %s\n' "$port" "$(cut -d' ' -f1,2 "$state/ssh/host.pub")" >"$state/ssh/known_hosts"

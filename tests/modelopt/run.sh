@@ -15,13 +15,7 @@ sha256=db13e62d7efe4a1512e8b8c3f479e28d64022306f94a194f13234e7dca1d3120
 recipes=$clients/modelopt-$version/modelopt_recipes
 program=${CARGO_TARGET_DIR:-$root/target}/debug/qlaunch
 
-die() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
-
-skip() { # why
-    [ "${QLAUNCH_REQUIRE_REAL:-}" != 1 ] || die "$1" "QLAUNCH_REQUIRE_REAL=1 forbids skipping this lane"
-    printf 'SKIPPED: modelopt recipes: %s\n' "$1" | tee -a "${QLAUNCH_SKIPS:-/dev/null}" >&2
-    exit 0
-}
+. "$root/tests/lane.sh"
 
 # Downloads and unpacks beside the final place and renames, so that a kill leaves nothing that looks finished.
 fetch() {
@@ -45,10 +39,10 @@ END
 }
 
 [ -x "$program" ] || die "$program is missing" "cargo build --workspace"
-command -v python3 >/dev/null || skip "this machine lacks python3"
+command -v python3 >/dev/null || skip "modelopt recipes" "this machine lacks python3"
 mkdir -p "$clients"
 # Two lanes may ask at once: the second waits and finds everything there.
 exec 9>"$clients/modelopt.lock"
 flock 9
-[ -d "$recipes" ] || fetch || skip "nvidia-modelopt $version cannot be had from PyPI"
+[ -d "$recipes" ] || fetch || skip "modelopt recipes" "nvidia-modelopt $version cannot be had from PyPI"
 python3 "$here/compare.py" "$program" "$recipes" "$root/tests/golden/recipes/digests.json"

@@ -15,7 +15,7 @@ llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 python=$clients/venv/bin/python
 
 say() { printf 'serving clients: %s\n' "$*" >&2; }
-die() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
+. "$here/../lane.sh"
 
 # A stamp holds the digest of what its step was made from, so that a changed pin redoes the step.
 is_done() { [ "$(cat "$clients/$1.stamp" 2>/dev/null)" = "$2" ]; }

@@ -5,6 +5,8 @@
 //!
 //! Prints one JSON object. Bytes of a kernel are what it reads and writes; of a copy, twice its size.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -15,10 +17,11 @@ use qlaunch_shared::{Error, Result};
 use qlaunch_worker::libraries::Places;
 use qlaunch_worker::network::{CacheSide, Inputs, Network, SourceWeights, Tap, Weights};
 use qlaunch_worker::ops::{Backend, Coding, CudaBackend, Cut, Mx};
-use qlaunch_worker::tensor::host::HostTensor;
 use qlaunch_worker::tensor::{DType, MappedCheckpoint};
 use qlaunch_worker::tokens::Samples;
 use serde_json::{Value, json};
+
+use common::noise;
 
 const LENGTH: usize = 512;
 const BATCH: usize = 8;
@@ -43,7 +46,7 @@ fn main() -> Result<()> {
 fn codecs(gpu: &CudaBackend, shape: [usize; 2]) -> Result<Value> {
     let [rows, columns] = shape;
     let count = rows * columns;
-    let weight = noise(&shape, 0.02)?;
+    let weight = noise(DType::BF16, &shape, 0.02)?;
     let copied = (4 * count) as f64 / gpu.time_copy(weight.view(), RUNS)?;
     let row = Cut { shape, width: columns, height: 1 };
     let square = Cut { shape, width: 128, height: 128 };
@@ -184,7 +187,7 @@ fn random_model(folder: &Path, hidden: usize, layers: usize) -> Result<()> {
     }
     let mut header = Value::Object(header).to_string();
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    let noise = noise(&[NOISE], 0.02)?;
+    let noise = noise(DType::BF16, &[NOISE], 0.02)?;
     let noise = noise.view().to_bytes();
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
@@ -198,16 +201,4 @@ fn random_model(folder: &Path, hidden: usize, layers: usize) -> Result<()> {
         Ok(())
     };
     write().map_err(|error| Error::io("write", folder, &error))
-}
-
-/// Values between `-size` and `size`.
-fn noise(shape: &[usize], size: f32) -> Result<HostTensor> {
-    let mut state = 0x2545_f491u32;
-    let values = (0..shape.iter().product()).map(|_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * size
-    });
-    HostTensor::new(shape, values.collect::<Vec<f32>>())?.view().cast(DType::BF16)
 }

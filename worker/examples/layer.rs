@@ -2,15 +2,20 @@
 //!
 //! Prints one JSON object: for each type the CPU-seconds and wall seconds of the fastest of several runs.
 
+mod common;
+
 use std::io::Write;
 use std::time::Instant;
 
 use qlaunch_shared::protocol::NumericPath;
 use qlaunch_shared::{Error, Result};
 use qlaunch_worker::ops::{Activation, AttentionShape, Backend, CpuBackend, CpuPath, Linear, RotaryTables};
+use qlaunch_worker::report::cpu_seconds;
 use qlaunch_worker::tensor::DType;
 use qlaunch_worker::tensor::host::HostTensor;
 use serde_json::{Map, Value, json};
+
+use common::noise;
 
 const BATCH: usize = 8;
 const SEQ: usize = 512;
@@ -85,42 +90,14 @@ impl Layer {
     }
 }
 
-/// Values between `-size` and `size`.
-fn noise(dtype: DType, shape: &[usize], size: f32) -> Result<HostTensor> {
-    let mut state = 0x2545_f491u32;
-    let values = (0..shape.iter().product()).map(|_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * size
-    });
-    HostTensor::new(shape, values.collect::<Vec<f32>>())?.view().cast(dtype)
-}
-
-/// User and system time of all threads so far, in seconds.
-fn cpu_seconds() -> Result<f64> {
-    let folder = std::path::Path::new("/proc/self/task");
-    let read = || -> std::io::Result<u64> {
-        let mut nanoseconds = 0;
-        for task in std::fs::read_dir(folder)? {
-            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(nanoseconds)
-    };
-    read()
-        .map(|nanoseconds| nanoseconds as f64 / 1e9)
-        .map_err(|error| Error::io("read CPU times", folder, &error))
-}
-
 /// CPU-seconds and wall seconds of the cheapest run, after one to warm up.
 fn measure(mut work: impl FnMut() -> Result<HostTensor>) -> Result<(f64, f64)> {
     work()?;
     let mut best = (f64::INFINITY, f64::INFINITY);
     for _ in 0..RUNS {
-        let (cpu, wall) = (cpu_seconds()?, Instant::now());
+        let (cpu, wall) = (cpu_seconds(), Instant::now());
         work()?;
-        let spent = (cpu_seconds()? - cpu, wall.elapsed().as_secs_f64());
+        let spent = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
         if spent.0 < best.0 {
             best = spent;
         }

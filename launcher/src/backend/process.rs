@@ -3,9 +3,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qlaunch_shared::{Error, ErrorKind, Result};
+use tokio::time::Instant;
 
 use super::contract::{Backend, Handed, Poll, Ticket};
 use super::ending::{ending, witnessed};

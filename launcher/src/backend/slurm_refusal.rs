@@ -15,7 +15,7 @@ pub enum Refusal {
 
 /// Texts of what passes by itself: limits, when other jobs end; a dependency on a job that a controller forgot when it
 /// crashed, when that job is found to be lost and is handed over again.
-const PASSING: [&str; 7] = [
+const PASSING: [&str; 8] = [
     "QOSMaxSubmitJobPerUserLimit",
     "AssocMaxSubmitJobLimit",
     "AssocGrpSubmitJobsLimit",
@@ -23,6 +23,7 @@ const PASSING: [&str; 7] = [
     "job submit limit",
     "temporarily unable to accept job",
     "Job dependency problem",
+    "Rate limit exceeded",
 ];
 
 /// Texts after which the job may or may not be in the queue.

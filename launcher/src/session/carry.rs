@@ -54,7 +54,7 @@ pub struct Setup {
     /// Who is told what happens.
     pub notify: Notify,
     /// Milliseconds since the Unix epoch before which the scheduler lets no job begin.
-    begin: Option<u64>,
+    pub(super) begin: Option<u64>,
 }
 
 /// How a session treats what earlier ones left.

@@ -1,11 +1,12 @@
 //! The loop of a session: decide, act, look, wait.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qlaunch_shared::protocol::{JobFolder, RunFolder};
 use qlaunch_shared::{Error, ErrorKind, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::carry::{Carried, Opening, Setup, now};
 use super::glance::ticket;

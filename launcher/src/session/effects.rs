@@ -1,10 +1,11 @@
 //! What a session does to the world, each deed with its intent in the journal before and its effect after.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qlaunch_shared::protocol::Reference;
 use qlaunch_shared::{Error, ErrorKind, Result};
+use tokio::time::Instant;
 
 use super::drive::Drive;
 use super::listener::Notice;

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use qlaunch_shared::protocol::{EventBody, RunFolder};
 use qlaunch_shared::{Error, Result};
+use tokio::time::Instant;
 
 use super::drive::Drive;
 use super::listener::Notice;

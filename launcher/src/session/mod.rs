@@ -13,6 +13,8 @@ mod requests;
 mod scripts;
 mod single;
 mod site;
+#[cfg(test)]
+mod virtual_time_tests;
 
 pub use carry::{Carried, Opening, Setup, carry_out, now};
 pub use collect::{entrants, outcome, write_portfolio};

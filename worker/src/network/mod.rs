@@ -1,5 +1,6 @@
 //! The forward pass of a decoder on any backend, layer by layer, with taps at every linear input and cache.
 
+mod batches;
 mod blocks;
 mod decoder;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod supply;
 mod supply_tests;
 mod weights;
 
+pub use batches::Batches;
 pub use blocks::{Cost, balance, blocks};
 pub use decoder::{CacheSide, Inputs, Tap, Turn};
 pub use memory::Demands;

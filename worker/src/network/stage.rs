@@ -11,9 +11,6 @@ use crate::ops::Backend;
 use crate::tensor::DType;
 use crate::tensor::host::HostTensor;
 
-/// Micro-batches for each rank: the first ones fill the pipeline and the last ones empty it, and both cost time.
-const IN_FLIGHT: usize = 8;
-
 /// A rank's share of a model.
 #[derive(Clone)]
 pub struct Stage<'a> {
@@ -46,23 +43,6 @@ impl<'a> Stage<'a> {
     /// Whether it ends with the final norm, and owns the output head.
     pub fn is_last(&self) -> bool {
         self.comm.rank() + 1 == self.comm.size()
-    }
-
-    /// Samples of one micro-batch, where up to `wanted` of `samples` may go together: few enough that no rank waits long for
-    /// the first, nor works alone on the last.
-    pub fn batch(&self, wanted: usize, samples: usize) -> usize {
-        match self.comm.size() {
-            1 => wanted,
-            ranks => samples.div_ceil(IN_FLIGHT * ranks).clamp(1, wanted.max(1)),
-        }
-    }
-
-    /// How many micro-batches go through the layers of this stage together, of so many of them.
-    pub fn group(&self, batches: usize) -> usize {
-        match self.comm.size() {
-            1 => batches.max(1),
-            ranks => batches.div_ceil(IN_FLIGHT * ranks).max(1),
-        }
     }
 
     /// Takes the next hidden states from the stage before.
@@ -131,11 +111,5 @@ mod tests {
                 assert!(decode(&message[..cut]).is_err(), "{cut} of {} bytes", message.len());
             }
         }
-    }
-
-    #[test]
-    fn one_rank_keeps_its_batches_and_several_cut_them_smaller() {
-        let alone = Stage { comm: &Single, layers: 0..4 };
-        assert_eq!((alone.batch(8, 64), alone.group(8)), (8, 8));
     }
 }

@@ -29,9 +29,8 @@ pub enum Streaming {
 }
 
 impl Streaming {
-    /// The layers of a pass as batches go through them.
-    pub(super) fn order<T>(self, stage: &Stage<'_>, start: &Start<T>, batches: usize) -> Vec<usize> {
-        let groups = batches.div_ceil(stage.group(batches));
+    /// The layers of a pass as so many groups of batches go through them.
+    pub(super) fn order<T>(self, stage: &Stage<'_>, start: &Start<T>, groups: usize) -> Vec<usize> {
         let whole = |groups: usize| (0..groups).flat_map(|_| stage.layers.clone());
         match self {
             Self::LayerByLayer => start.layers.clone().collect(),

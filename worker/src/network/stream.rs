@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use qlaunch_shared::model::Model;
 use qlaunch_shared::{Error, Result};
 
+use super::batches::Batches;
 use super::decoder::{CacheSide, Inputs, Pass, Tap, Turn};
 use super::layer::LayerWeights;
 use super::memory::{Load, Needs};
@@ -50,7 +51,7 @@ struct Flow<'f, 'e, B: Backend> {
     progress: &'f mut dyn FnMut(Progress) -> Result<()>,
     /// Hidden states before the first layer, where this rank embeds tokens.
     embedded: std::vec::IntoIter<B::Tensor>,
-    batches: usize,
+    batches: Batches<'e>,
     /// The layers, in the order of [`Streaming::order`].
     supply: Supply<'e, B>,
     /// The way to the stage behind; none where this one is the last.
@@ -115,7 +116,8 @@ impl<'a, B: Backend> Network<'a, B> {
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Vec<B::Tensor>> {
         let start = Start::at(self.stage.layers.clone());
-        let hidden = self.run_from(start, samples, batch_size, tap, progress)?;
+        let batches = Batches::of(&self.stage, samples, batch_size);
+        let hidden = self.run_from(start, batches, tap, progress)?;
         self.norm(&hidden)
     }
 
@@ -132,42 +134,40 @@ impl<'a, B: Backend> Network<'a, B> {
         hidden.iter().map(|batch| backend.rms_norm(batch, &norm, config.norm_epsilon)).collect()
     }
 
-    /// The same without the final norm, from where another attempt has come; what that left was cut into batches of this size.
+    /// The same without the final norm, from where another attempt has come; what that left was cut in the same way.
     ///
     /// # Errors
     /// As [`Network::run`].
     pub fn run_from(
         &self,
         start: Start<B::Tensor>,
-        samples: &Samples,
-        batch_size: usize,
+        batches: Batches<'_>,
         tap: &mut dyn Tap<B>,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Vec<B::Tensor>> {
         let (backend, config) = (self.backend, &self.model().config);
-        let tables = rotary::tables(backend, config, samples.length)?;
-        let batch_size = self.stage.batch(batch_size, samples.count());
-        self.needs(samples, batch_size, tap).admit(backend.free_memory()?)?;
+        let length = batches.samples.length;
+        let tables = rotary::tables(backend, config, length)?;
+        self.needs(batches, tap).admit(backend.free_memory()?)?;
         let pass = Pass {
             backend,
             config,
             tables: &tables,
-            length: samples.length,
+            length,
             experts_ratio: self.experts_ratio,
             unread: start.layers.clone().next_back().filter(|_| !self.is_end_read),
         };
         // Those behind may need what this rank has no use for any more.
         let is_asked = start.states.is_none() || self.stage.comm.size() > 1;
         let embedded = match is_asked && self.stage.is_first() {
-            true => self.embed(samples, batch_size)?,
+            true => self.embed(batches)?,
             false => Vec::new(),
         };
-        let batches = samples.batches(batch_size).count();
         let streaming = match self.stage.comm.size() {
             1 => Streaming::LayerByLayer,
             _ => self.streaming,
         };
-        let (order, over) = (streaming.order(&self.stage, &start, batches), AtomicBool::new(false));
+        let (order, over) = (streaming.order(&self.stage, &start, batches.groups()), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let supply = Supply::new(scope, (backend, self.weights), order, &over);
             let outbox = (!self.stage.is_last()).then(|| Outbox::open(scope, backend, &self.stage));
@@ -178,13 +178,14 @@ impl<'a, B: Backend> Network<'a, B> {
         })
     }
 
-    /// What a pass in batches of this size needs of the device's memory.
-    fn needs(&self, samples: &Samples, batch_size: usize, tap: &dyn Tap<B>) -> Needs {
+    /// What a pass needs of the device's memory.
+    fn needs(&self, batches: Batches<'_>, tap: &dyn Tap<B>) -> Needs {
+        let Batches { samples, batch, .. } = batches;
         let load = Load {
             tokens: samples.ids.len(),
-            batch: batch_size * samples.length,
+            batch: batch * samples.length,
             length: samples.length,
-            moving: self.moving(samples.batches(batch_size).count()),
+            moving: self.moving(batches),
             is_ahead: self.backend.brings_ahead(),
             demands: tap.demands(),
         };
@@ -193,13 +194,13 @@ impl<'a, B: Backend> Network<'a, B> {
 
     /// Bytes that a pass is planned with, but for what libraries have for themselves.
     #[cfg(test)]
-    pub(crate) fn plan(&self, samples: &Samples, batch_size: usize, tap: &dyn Tap<B>) -> u64 {
-        self.needs(samples, batch_size, tap).total() - super::memory::OVERHEAD
+    pub(crate) fn plan(&self, batches: Batches<'_>, tap: &dyn Tap<B>) -> u64 {
+        self.needs(batches, tap).total() - super::memory::OVERHEAD
     }
 
     /// Batches that are there beside those that are kept: those of a group, and those on their way to the stage behind.
-    fn moving(&self, batches: usize) -> usize {
-        if self.stage.comm.size() > 1 { self.stage.group(batches) + Outbox::<B>::ROOM } else { 0 }
+    fn moving(&self, batches: Batches<'_>) -> usize {
+        if self.stage.comm.size() > 1 { batches.group + Outbox::<B>::ROOM } else { 0 }
     }
 
     /// Sends all batches through the stage and on; what comes behind it, where this rank keeps that.
@@ -213,7 +214,7 @@ impl<'a, B: Backend> Network<'a, B> {
             Streaming::LayerByLayer => {
                 let inputs = match start.states {
                     Some(states) => states,
-                    None => self.inputs(flow, flow.batches)?,
+                    None => self.inputs(flow, flow.batches.count())?,
                 };
                 let hidden = self.layer_by_layer(flow, (start.layers, inputs), tap)?;
                 let hidden = self.hand_on(flow, hidden)?;
@@ -286,11 +287,11 @@ impl<'a, B: Backend> Network<'a, B> {
         done: usize,
         tap: &mut dyn Tap<B>,
     ) -> Result<Vec<B::Tensor>> {
-        let group = self.stage.group(flow.batches);
+        let (group, count) = (flow.batches.group, flow.batches.count());
         let mut kept = Vec::new();
         flow.embedded.by_ref().take(done * group).for_each(drop);
-        for (index, begin) in (0..flow.batches).step_by(group).enumerate().skip(done) {
-            let inputs = self.inputs(flow, group.min(flow.batches - begin))?;
+        for (index, begin) in (0..count).step_by(group).enumerate().skip(done) {
+            let inputs = self.inputs(flow, group.min(count - begin))?;
             let hidden = self.through(flow, (begin, inputs), tap)?;
             if self.stage.is_last() {
                 tap.left(self.backend, index, &hidden)?;
@@ -311,15 +312,15 @@ impl<'a, B: Backend> Network<'a, B> {
         start: Start<B::Tensor>,
         tap: &mut dyn Tap<B>,
     ) -> Result<Vec<B::Tensor>> {
-        let group = self.stage.group(flow.batches);
+        let (group, count) = (flow.batches.group, flow.batches.count());
         let ratio = flow.pass.experts_ratio.take();
         let mut arrived = start.arrived.into_iter();
-        let mut kept = Vec::with_capacity(flow.batches);
-        for (index, begin) in (0..flow.batches).step_by(group).enumerate() {
+        let mut kept = Vec::with_capacity(count);
+        for (index, begin) in (0..count).step_by(group).enumerate() {
             let inputs = match arrived.next() {
                 Some(states) => states,
                 None => {
-                    let states = self.inputs(flow, group.min(flow.batches - begin))?;
+                    let states = self.inputs(flow, group.min(count - begin))?;
                     if !self.stage.is_first() {
                         tap.arrived(self.backend, index, &states)?;
                     }
@@ -389,8 +390,8 @@ impl<'a, B: Backend> Network<'a, B> {
         Ok((module, self.backend.adopt(self.weights.weight(module)?)?))
     }
 
-    fn embed(&self, samples: &Samples, batch_size: usize) -> Result<Vec<B::Tensor>> {
+    fn embed(&self, batches: Batches<'_>) -> Result<Vec<B::Tensor>> {
         let table = self.backend.adopt(self.weights.weight(self.model().module("model.embed_tokens")?)?)?;
-        samples.batches(batch_size).map(|ids| self.backend.gather(&table, ids)).collect()
+        batches.ids().map(|ids| self.backend.gather(&table, ids)).collect()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use qlaunch_shared::{Error, ErrorKind, Result};
 use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGTERM, SIGUSR2};
 
 /// Set by SIGTERM and SIGUSR2: stop, exit 85.
@@ -53,12 +54,8 @@ pub fn stop_requested() -> bool {
 
 /// User and system CPU time of this process in seconds.
 pub fn cpu_seconds() -> f64 {
-    // Fields 14 and 15 of /proc/self/stat, counted behind the command's closing parenthesis.
-    let ticks = std::fs::read_to_string("/proc/self/stat").ok().and_then(|text| {
-        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        Some(fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?)
-    });
-    ticks.unwrap_or(0.0) / rustix::param::clock_ticks_per_second() as f64
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Highest resident memory of this process so far in bytes, file pages included.

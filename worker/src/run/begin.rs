@@ -7,9 +7,8 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 use super::relay::Relay;
 use super::trail::Trail;
 use crate::comm::Communicator;
-use crate::network::{Stage, Start, Streaming};
+use crate::network::{Batches, Stage, Start, Streaming};
 use crate::ops::Backend;
-use crate::tokens::Samples;
 
 /// What is asked of the store before a pass.
 #[derive(Clone, Copy)]
@@ -24,8 +23,8 @@ pub(super) struct Asked<'q, 'a> {
     pub(super) head: bool,
     /// How batches go through the layers.
     pub(super) streaming: Streaming,
-    /// What they are cut from, and samples of a batch.
-    pub(super) samples: (&'q Samples, usize),
+    /// What goes through.
+    pub(super) batches: Batches<'q>,
 }
 
 /// What this rank does of a pass.
@@ -73,7 +72,7 @@ fn alone<B: Backend>(
     say: &mut dyn FnMut(String),
 ) -> Result<Begin<B::Tensor>> {
     let Some((first, last)) = asked.range else { return Ok(Begin::Nowhere) };
-    let found = asked.trail.last(backend, asked.samples, first, say)?;
+    let found = asked.trail.last(backend, asked.batches, first, say)?;
     let (begin, states) = found.map_or((stage.layers.start, None), |(layer, states)| (layer, Some(states)));
     Ok(Begin::From(Start { states, ..Start::at(begin..last + 1) }))
 }
@@ -93,7 +92,7 @@ fn layer_by_layer<B: Backend>(
     if !stage.layers.contains(&begin) || begin == 0 {
         return Ok(Begin::From(Start::at(layers)));
     }
-    let states = match asked.trail.last(backend, asked.samples, begin, say)? {
+    let states = match asked.trail.last(backend, asked.batches, begin, say)? {
         Some((layer, states)) if layer == begin => states,
         _ => {
             return Err(Error::new(ErrorKind::Resumable, "hidden states that were there are gone")
@@ -130,7 +129,8 @@ fn in_groups<T>(stage: &Stage<'_>, relay: &Relay<'_>, head: bool) -> Result<Begi
     let has = |rank: &Vec<u8>, groups: u64| {
         rank.as_chunks::<8>().0.iter().any(|known| u64::from_le_bytes(*known) == groups)
     };
-    let done = (1..=relay.groups()).rev().find(|&groups| told.iter().all(|rank| has(rank, groups as u64)));
+    let done =
+        (1..=relay.batches.groups()).rev().find(|&groups| told.iter().all(|rank| has(rank, groups as u64)));
     Ok(Begin::From(Start { done: done.unwrap_or(0), ..Start::at(stage.layers.clone()) }))
 }
 
@@ -146,7 +146,7 @@ fn ahead<B: Backend>(
     let behind = told.get(stage.comm.rank() + 1).and_then(|told| told.first_chunk());
     let passed_on = behind.map_or(0, |told| u64::from_le_bytes(*told) as usize);
     let found = match asked.range {
-        Some((first, _)) => asked.trail.last(backend, asked.samples, first, say)?,
+        Some((first, _)) => asked.trail.last(backend, asked.batches, first, say)?,
         None => None,
     };
     let found = found.filter(|(layer, _)| *layer >= stage.layers.start);

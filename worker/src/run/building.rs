@@ -12,9 +12,10 @@ use qlaunch_shared::{Error, ErrorKind, Result};
 
 use super::forward::Watcher;
 use super::kept::Kept;
+use super::lookout::Lookout;
 use super::looks::{Look, known_beforehand, known_of_layer, linears_of, served, waits};
 use super::output::Output;
-use super::relay::{Lookout, Observed};
+use super::relay::Observed;
 use crate::calibrate::Observer;
 use crate::evaluate::{ServedNumerics, Simulator};
 use crate::export::Production;

@@ -14,10 +14,11 @@ use super::data;
 use super::digests::digests;
 use super::forward::{Forward, forward};
 use super::kept::{Kept, save_observations, wanted};
+use super::lookout::Lookout;
 use super::quantization::{Means, check_coverage};
-use super::relay::{Lookout, Observed};
+use super::relay::Observed;
 use crate::calibrate::{Observer, Wanted};
-use crate::network::{CacheSide, Demands, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
+use crate::network::{Batches, CacheSide, Demands, Inputs, SourceWeights, Stage, Streaming, Tap, Turn};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::Store;
@@ -95,8 +96,7 @@ pub(super) fn collect<B: Backend>(
         let pass = Forward {
             weights: &weights,
             stage: &stage,
-            samples: &samples,
-            batch_size: source.batch_size,
+            batches: Batches::of(&stage, &samples, source.batch_size),
             streaming: collector.streaming(),
             passes: 1,
             experts_ratio: ratio,

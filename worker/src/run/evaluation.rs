@@ -10,17 +10,17 @@ use qlaunch_shared::store::Assembly;
 use super::data;
 use super::measured::{Measured, decode, encode};
 use super::quantization::Means;
-use super::way::{Data, Way};
+use super::way::Way;
 use crate::comm::Communicator;
 use crate::evaluate::{
     Against, CheckpointWeights, Hope, KeptReference, ServedNumerics, Simulator, check_finite, keep_reference,
     measure,
 };
-use crate::network::{CacheSide, Demands, Inputs, Network, Stage, Streaming, Tap};
+use crate::network::{Batches, CacheSide, Demands, Inputs, Network, Stage, Streaming, Tap};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tensor::MappedCheckpoint;
-use crate::tokens::{Samples, Use};
+use crate::tokens::Use;
 
 /// Final hidden states and output head.
 struct States<T> {
@@ -41,8 +41,7 @@ pub(super) fn evaluate<B: Backend>(
     let model = Model::open_any(checkpoint)?;
     let stage = Stage::of(comm, &model, true)?;
     let samples = data::samples((&model, means.store), &step.tokens, Use::Evaluation, reporter)?;
-    let batch = stage.batch(step.tokens.batch_size, samples.count());
-    let data = Data { samples: &samples, batch };
+    let batches = Batches::of(&stage, &samples, step.tokens.batch_size);
     let path = backend.numeric_path();
     let kept = means.store.map(|store| {
         let assembly = is_own.then(|| Assembly::read(checkpoint)).transpose()?;
@@ -57,18 +56,18 @@ pub(super) fn evaluate<B: Backend>(
         Reference::Kept(path) if stage.is_last() => {
             let kept = KeptReference::open(path, &samples)?;
             base = kept.perplexity();
-            let hidden = kept.batches(backend, batch * samples.length)?;
+            let hidden = kept.batches(backend, batches.batch * samples.length)?;
             Some(States { hidden, head: head(backend, &Model::open_any(source)?)? })
         }
         Reference::None | Reference::Keep | Reference::Kept(_) => None,
         Reference::Model(folder) => {
             let other = Model::open_any(folder)?;
             let stage = Stage::of(comm, &other, true)?;
-            states(backend, (&other, &stage), data, &mut Way::Untold, (Phase::Reference, reporter))?
+            states(backend, (&other, &stage), batches, &mut Way::Untold, (Phase::Reference, reporter))?
         }
     };
-    let mut way = kept.as_ref().map_or(Ok(Way::Untold), |kept| kept.way(&stage, data))?;
-    let own = states(backend, (&model, &stage), data, &mut way, (Phase::Evaluate, reporter))?;
+    let mut way = kept.as_ref().map_or(Ok(Way::Untold), |kept| kept.way(&stage, batches))?;
+    let own = states(backend, (&model, &stage), batches, &mut way, (Phase::Evaluate, reporter))?;
     let measured = match own {
         None => None,
         Some(own) => {
@@ -123,9 +122,7 @@ fn known(
 struct Simulated<'s, 'w, 'a> {
     simulator: Simulator<'s>,
     way: &'w mut Way<'a>,
-    samples: &'s Samples,
-    /// Samples of a batch.
-    batch: usize,
+    batches: Batches<'s>,
 }
 
 impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
@@ -146,12 +143,12 @@ impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
     }
 
     fn behind(&mut self, backend: &B, layer: usize, batch: usize, hidden: &B::Tensor) -> Result<()> {
-        let length = self.samples.length;
-        check_finite(backend, (layer, batch * self.batch), length, hidden)
+        let Batches { samples, batch: size, .. } = self.batches;
+        check_finite(backend, (layer, batch * size), samples.length, hidden)
     }
 
     fn passed(&mut self, backend: &B, layer: usize, hidden: &[B::Tensor]) -> Result<()> {
-        self.way.passed(backend, layer, (self.samples, hidden))
+        self.way.passed(backend, layer, (self.batches.samples, hidden))
     }
 
     fn left(&mut self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
@@ -167,7 +164,7 @@ impl<B: Backend> Tap<B> for Simulated<'_, '_, '_> {
 fn states<B: Backend>(
     backend: &B,
     (model, stage): (&Model, &Stage<'_>),
-    data: Data<'_>,
+    batches: Batches<'_>,
     way: &mut Way<'_>,
     (phase, reporter): (Phase, &mut Reporter),
 ) -> Result<Option<States<B::Tensor>>> {
@@ -175,19 +172,19 @@ fn states<B: Backend>(
     let weights = CheckpointWeights::open(model, &files)?;
     let numerics = ServedNumerics::read(model, &files)?;
     let mut say = |text: String| reporter.note(Level::Warning, text);
-    let begun = way.begin(backend, (stage, data), &mut say)?;
+    let begun = way.begin(backend, (stage, batches), &mut say)?;
     // The output head counts as one layer more where predictions are scored.
     let layers = begun.start.layers.len();
-    let head = if phase == Phase::Evaluate && stage.is_last() { data.samples.count() } else { 0 };
+    let head = if phase == Phase::Evaluate && stage.is_last() { batches.samples.count() } else { 0 };
     let network = Network::new(backend, &weights).on(stage.clone(), Streaming::InGroups);
-    let total = ((begun.samples * layers + head) * data.samples.length) as u64;
+    let total = ((begun.samples * layers + head) * batches.samples.length) as u64;
     reporter.begin(phase, total, Unit::TokenLayers, Some(layers + usize::from(head > 0)));
     if way.is_kept() {
         reporter.keep_layers();
     }
     let simulator = Simulator::new(&numerics);
-    let mut tap = Simulated { simulator, way, samples: data.samples, batch: data.batch };
-    let behind = network.run_from(begun.start, data.samples, data.batch, &mut tap, &mut |step| {
+    let mut tap = Simulated { simulator, way, batches };
+    let behind = network.run_from(begun.start, batches, &mut tap, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     if !stage.is_last() {

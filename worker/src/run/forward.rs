@@ -6,11 +6,11 @@ use qlaunch_shared::{Error, Result};
 
 use super::begin::{Asked, Begin, begin, range_of};
 use super::kept::Kept;
-use super::relay::{Lookout, Observed, Relay};
-use crate::network::{Network, SourceWeights, Stage, Start, Streaming, Tap, Weights};
+use super::lookout::Lookout;
+use super::relay::{Observed, Relay};
+use crate::network::{Batches, Network, SourceWeights, Stage, Start, Streaming, Tap, Weights};
 use crate::ops::Backend;
 use crate::report::Reporter;
-use crate::tokens::Samples;
 
 /// A tap that knows what it still has to see.
 pub(super) trait Watcher<'a, B: Backend>: Tap<B> {
@@ -44,27 +44,13 @@ pub(super) struct Forward<'a, 'w> {
     /// This rank's share.
     pub(super) stage: &'w Stage<'w>,
     /// What is calibrated on.
-    pub(super) samples: &'a Samples,
-    /// Samples that go through a layer together.
-    pub(super) batch_size: usize,
+    pub(super) batches: Batches<'a>,
     /// How they go through the layers of several ranks.
     pub(super) streaming: Streaming,
     /// How often each batch goes through a layer.
     pub(super) passes: usize,
     /// Share of the experts that every token is to be shown to.
     pub(super) experts_ratio: Option<f64>,
-}
-
-impl Forward<'_, '_> {
-    /// Samples of a batch.
-    fn batch(&self) -> usize {
-        self.stage.batch(self.batch_size, self.samples.count())
-    }
-
-    /// Batches of a group, where several ranks hand on groups.
-    fn group(&self) -> usize {
-        self.stage.group(self.samples.count().div_ceil(self.batch().max(1)))
-    }
 }
 
 /// Sends the data through the layers that are to be observed; where none is, nothing happens.
@@ -78,16 +64,14 @@ pub(super) fn forward<'a, B: Backend>(
     reporter: &mut Reporter,
 ) -> Result<()> {
     let pass = Forward { streaming: agreed(pass.stage, pass.streaming)?, ..pass };
-    let Forward { weights, stage, samples, .. } = pass;
+    let Forward { weights, stage, batches, .. } = pass;
     let model = weights.model();
-    let batch = pass.batch();
     let relay = watcher.kept().filter(|_| stage.comm.size() > 1);
     let relay = relay.map(|kept| {
-        let cut = (samples, batch, pass.group());
         let states = kept.trail.before(stage.layers.start)?;
-        Ok::<_, Error>(Relay::new(kept.store(), states, watcher.observed(), cut))
+        Ok::<_, Error>(Relay::new(kept.store(), states, watcher.observed(), batches))
     });
-    watcher.lookout_mut().begin(samples, relay.transpose()?);
+    watcher.lookout_mut().begin(batches.samples, relay.transpose()?);
     let begin = match (watcher.unseen(), watcher.kept()) {
         (Some(unseen), Some(kept)) => {
             let mut say = |text: String| reporter.note(Level::Warning, text);
@@ -97,7 +81,7 @@ pub(super) fn forward<'a, B: Backend>(
                 head: unseen.contains(&Piece::Last),
                 range: range_of(unseen.into_iter(), model.config.layers),
                 streaming: pass.streaming,
-                samples: (samples, batch),
+                batches,
             };
             begin(backend, stage, asked, &mut say)?
         }
@@ -140,7 +124,7 @@ fn go<'a, B: Backend>(
     watcher: &mut dyn Watcher<'a, B>,
     reporter: &mut Reporter,
 ) -> Result<()> {
-    let Forward { weights, stage, samples, .. } = pass;
+    let Forward { weights, stage, batches, .. } = pass;
     let model = weights.model();
     if let (Some(relay), 1..) = (&watcher.lookout().relay, start.done) {
         let seen = relay.saw(start.done)?;
@@ -151,10 +135,8 @@ fn go<'a, B: Backend>(
         Streaming::AheadThenLayerByLayer if !stage.is_last() => start.passed_on,
         _ => usize::MAX,
     };
-    let group = pass.group() * pass.batch();
-    let behind = |groups: usize| samples.count().saturating_sub(groups.saturating_mul(group));
-    let looked = behind(start.done) * layers * pass.passes;
-    let total = ((looked + behind(ahead) * stage.layers.len()) * samples.length) as u64;
+    let looked = batches.behind(start.done) * layers * pass.passes;
+    let total = ((looked + batches.behind(ahead) * stage.layers.len()) * batches.samples.length) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
     let keeps_states = watcher.kept().is_some();
     if keeps_states {
@@ -170,7 +152,7 @@ fn go<'a, B: Backend>(
     if let Some(ratio) = pass.experts_ratio {
         network = network.widen_experts(ratio);
     }
-    let hidden = network.run_from(start, samples, pass.batch_size, watcher, &mut |step| {
+    let hidden = network.run_from(start, batches, watcher, &mut |step| {
         reporter.advance(step.tokens as u64, Some(step.layer))
     })?;
     while stage.is_last() && is_to_the_end {

@@ -14,8 +14,9 @@ use qlaunch_shared::store::{
 use qlaunch_shared::{Error, Result};
 
 use super::begin::{first_of, range_of};
+use super::lookout::Lookout;
 use super::quantization::own_pieces;
-use super::relay::{Lookout, Observed};
+use super::relay::Observed;
 use super::trail::Trail;
 use crate::calibrate::{Statistics, Wanted, WantedCache, read_observation, write_observation};
 use crate::export::{Finished, Production, Report};

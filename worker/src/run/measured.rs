@@ -15,9 +15,9 @@ use super::digests::digests;
 use super::kept::name;
 use super::relay::{Observed, Relay};
 use super::trail::{STATES, Trail, write};
-use super::way::{Data, Way};
+use super::way::Way;
 use crate::comm::Communicator;
-use crate::network::Stage;
+use crate::network::{Batches, Stage};
 use crate::ops::Backend;
 use crate::store::Store;
 use crate::tensor::MappedCheckpoint;
@@ -134,7 +134,7 @@ impl<'a> Measured<'a> {
     ///
     /// # Errors
     /// The model has no layer.
-    pub(super) fn way<'d>(&self, stage: &Stage<'_>, data: Data<'d>) -> Result<Way<'d>>
+    pub(super) fn way<'d>(&self, stage: &Stage<'_>, batches: Batches<'d>) -> Result<Way<'d>>
     where
         'a: 'd,
     {
@@ -142,8 +142,7 @@ impl<'a> Measured<'a> {
         if stage.comm.size() == 1 {
             return Ok(Way::Alone(trail));
         }
-        let cut = (data.samples, data.batch, data.group(stage));
-        Ok(Way::Among(Relay::new(self.store, trail.before(trail.layers())?, Observed::default(), cut)))
+        Ok(Way::Among(Relay::new(self.store, trail.before(trail.layers())?, Observed::default(), batches)))
     }
 }
 

@@ -7,7 +7,7 @@ use qlaunch_shared::model::Model;
 
 use crate::calibrate::{Observer, Wanted};
 use crate::libraries::{Wanted as Library, require};
-use crate::network::{Network, SourceWeights, Start};
+use crate::network::{Batches, Network, SourceWeights, Stage, Start};
 use crate::ops::CudaBackend;
 use crate::ops::cuda::emulated::places;
 use crate::tensor::MappedCheckpoint;
@@ -36,12 +36,13 @@ fn taken_and_planned(model: &str, needs: Needs, (samples, batch): (usize, usize)
     let ids = (0..samples * LENGTH).map(|at| (at * 7919 % model.config.vocabulary) as u32).collect();
     let samples = Samples { ids, length: LENGTH, skipped: 0 };
     let network = Network::new(&gpu, &weights);
-    let planned = network.plan(&samples, batch, &observer);
+    let batches = Batches::of(&Stage::whole(&model), &samples, batch);
+    let planned = network.plan(batches, &observer);
     // What is there before is no part of it.
     peak();
     let before = peak();
     let start = Start::at(0..LAYERS);
-    network.run_from(start, &samples, batch, &mut observer, &mut |_| Ok(())).unwrap();
+    network.run_from(start, batches, &mut observer, &mut |_| Ok(())).unwrap();
     Some(((peak() - before) as u64, planned))
 }
 

@@ -11,6 +11,7 @@ mod evaluation;
 mod forward;
 mod job;
 mod kept;
+mod lookout;
 mod looks;
 mod measured;
 #[cfg(test)]

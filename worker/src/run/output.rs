@@ -10,7 +10,7 @@ use qlaunch_shared::{Error, Result};
 
 use super::again::Again;
 use super::kept::Kept;
-use super::relay::Lookout;
+use super::lookout::Lookout;
 use crate::calibrate::{Statistics, Wanted};
 use crate::comm::{Communicator, Tag};
 use crate::export::{Finished, Production, Report};

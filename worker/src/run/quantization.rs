@@ -19,7 +19,7 @@ use super::kept::Kept;
 use super::output::Output;
 use crate::comm::Communicator;
 use crate::export::{Making, Production, Sources, write_quality};
-use crate::network::{SourceWeights, Stage, Weights};
+use crate::network::{Batches, SourceWeights, Stage, Weights};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::Store;
@@ -166,8 +166,7 @@ pub(super) fn build<'a, B: Backend>(
         let pass = Forward {
             weights,
             stage,
-            samples: &data.samples,
-            batch_size: data.batch_size,
+            batches: Batches::of(stage, &data.samples, data.batch_size),
             streaming: building.streaming(),
             passes: building.passes(),
             experts_ratio: building.experts_ratio(),

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use qlaunch_shared::assign::Needs;
 use qlaunch_shared::digest::sha256;
 use qlaunch_shared::store::{Key, Origin, Step};
 use qlaunch_shared::{Error, Result};
 
 use super::trail::{read, write};
-use crate::calibrate::Observer;
+use crate::network::Batches;
 use crate::ops::Backend;
-use crate::report::{Reporter, cpu_seconds};
+use crate::report::Reporter;
 use crate::store::Store;
 use crate::tokens::Samples;
 
@@ -37,31 +36,17 @@ pub(super) struct Relay<'a> {
     /// The hidden states where batches are kept.
     states: String,
     observed: Observed,
-    samples: &'a Samples,
-    /// Samples of a batch.
-    batch: usize,
-    /// Batches of a group.
-    group: usize,
+    pub(super) batches: Batches<'a>,
 }
 
 impl<'a> Relay<'a> {
     /// Of a pass; `states` are the hidden states where this rank keeps batches: before its first layer, or behind the last.
-    pub(super) fn new(
-        store: &'a Store,
-        states: &Origin,
-        observed: Observed,
-        (samples, batch, group): (&'a Samples, usize, usize),
-    ) -> Self {
-        Self { store, states: states.key().to_string(), observed, samples, batch, group }
-    }
-
-    /// Groups of batches.
-    pub(super) fn groups(&self) -> usize {
-        self.samples.count().div_ceil(self.batch.max(1)).div_ceil(self.group.max(1))
+    pub(super) fn new(store: &'a Store, states: &Origin, observed: Observed, batches: Batches<'a>) -> Self {
+        Self { store, states: states.key().to_string(), observed, batches }
     }
 
     fn cut(&self) -> String {
-        format!("{} samples in groups of {}", self.samples.count(), self.batch * self.group)
+        format!("{} samples in groups of {}", self.batches.samples.count(), self.batches.grouped())
     }
 
     /// Origin of what was seen of the first so many groups.
@@ -88,7 +73,7 @@ impl<'a> Relay<'a> {
 
     /// Numbers of groups after each of which this rank knows what it had seen.
     pub(super) fn known(&self) -> Vec<usize> {
-        (1..=self.groups()).filter(|&groups| self.store.has(&self.seen(groups))).collect()
+        (1..=self.batches.groups()).filter(|&groups| self.store.has(&self.seen(groups))).collect()
     }
 
     /// What was seen of the first so many groups.
@@ -128,7 +113,7 @@ impl<'a> Relay<'a> {
 
     /// How many of the first groups are kept.
     pub(super) fn kept_groups(&self) -> usize {
-        (0..self.groups()).take_while(|&group| self.store.has(&self.group_at(group))).count()
+        (0..self.batches.groups()).take_while(|&group| self.store.has(&self.group_at(group))).count()
     }
 
     /// The batches of the first groups.
@@ -139,7 +124,7 @@ impl<'a> Relay<'a> {
         let read = |group: usize| {
             let found = self.store.get(&self.group_at(group), &mut |text| tracing::warn!("{text}"))?;
             let found = found.ok_or_else(|| gone("batches that were kept", self.store))?;
-            read(&found, backend, &self.samples_of(group), self.batch)
+            read(&found, backend, &self.samples_of(group), self.batches.batch)
         };
         (0..groups).map(read).collect()
     }
@@ -161,73 +146,16 @@ impl<'a> Relay<'a> {
 
     /// The samples of a group.
     fn samples_of(&self, group: usize) -> Samples {
-        let length = self.samples.length;
-        let tokens = self.batch * self.group * length;
-        let ids = self.samples.ids.chunks(tokens.max(1)).nth(group).unwrap_or_default().to_vec();
+        let Samples { ids, length, .. } = self.batches.samples;
+        let (length, tokens) = (*length, self.batches.grouped() * length);
+        let ids = ids.chunks(tokens.max(1)).nth(group).unwrap_or_default().to_vec();
         Samples { ids, length, skipped: 0 }
     }
 
     /// Takes all of it away.
     pub(super) fn forget(&self) {
-        let all = (0..=self.groups()).flat_map(|group| [self.seen(group), self.group_at(group)]);
+        let all = (0..=self.batches.groups()).flat_map(|group| [self.seen(group), self.group_at(group)]);
         all.filter(|origin| self.store.has(origin)).for_each(|origin| self.store.remove(&origin));
-    }
-}
-
-/// What observes a pass, what is calibrated on, and what one of several ranks keeps on the way.
-pub(super) struct Lookout<'a> {
-    pub(super) observer: Observer,
-    /// None before the pass begins.
-    pub(super) samples: Option<&'a Samples>,
-    /// None for a single process, and where nothing is kept.
-    pub(super) relay: Option<Relay<'a>>,
-    /// CPU time when it was last asked for, in seconds.
-    since: f64,
-}
-
-impl<'a> Lookout<'a> {
-    /// Before a pass.
-    pub(super) fn new(observer: Observer) -> Self {
-        Self { observer, samples: None, relay: None, since: cpu_seconds() }
-    }
-
-    /// CPU time since it was last asked for, in seconds, and the tokens that went through a layer in it.
-    pub(super) fn spent(&mut self) -> (f64, u64) {
-        let now = cpu_seconds();
-        let spent = now - std::mem::replace(&mut self.since, now);
-        (spent, self.samples.map_or(0, |samples| samples.ids.len() as u64))
-    }
-
-    /// Whether the input of a linear is to be observed.
-    pub(super) fn sees(&self, module: usize) -> bool {
-        self.observer.needs(module) != Needs::default()
-    }
-
-    /// Says what is calibrated on, and where one of several ranks keeps what it has of it.
-    pub(super) fn begin(&mut self, samples: &'a Samples, relay: Option<Relay<'a>>) {
-        self.spent();
-        self.observer.set_length(samples.length);
-        (self.samples, self.relay) = (Some(samples), relay);
-    }
-
-    /// Keeps a group as it comes from the rank before.
-    ///
-    /// # Errors
-    /// The disk is full, or the job is to stop.
-    pub(super) fn arrived<B: Backend>(&self, backend: &B, group: usize, states: &[B::Tensor]) -> Result<()> {
-        self.relay.as_ref().map_or(Ok(()), |relay| relay.keep_group(backend, group, states))
-    }
-
-    /// Keeps what was seen of so many groups, where a rank keeps anything; otherwise it is but a moment to stop.
-    ///
-    /// # Errors
-    /// The disk is full, or the job is to stop.
-    pub(super) fn grouped(&self, groups: usize, seen: bool) -> Result<()> {
-        match (&self.relay, seen) {
-            (Some(relay), true) => relay.keep_seen(groups, &self.observer.freeze()),
-            (Some(_), false) => Reporter::layer_kept(),
-            (None, _) => Ok(()),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use qlaunch_shared::store::Origin;
 use qlaunch_shared::{Error, Result};
 
 use crate::evaluate::{KeptReference, keep_reference};
+use crate::network::Batches;
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::store::{Artifact, Store};
@@ -60,14 +61,14 @@ impl<'a> Trail<'a> {
     pub(super) fn last<B: Backend>(
         &self,
         backend: &B,
-        (samples, batch): (&Samples, usize),
+        batches: Batches<'_>,
         last: usize,
         say: &mut dyn FnMut(String),
     ) -> Result<Option<(usize, Vec<B::Tensor>)>> {
         for (layer, origin) in self.states.iter().rev().filter(|(layer, _)| *layer <= last) {
             if let Some(found) = self.store.get(origin, say)? {
                 // Another job may take them away in this moment.
-                match read(&found, backend, samples, batch) {
+                match read(&found, backend, batches.samples, batches.batch) {
                     Ok(states) => return Ok(Some((*layer, states))),
                     Err(error) => tracing::debug!("{error}"),
                 }

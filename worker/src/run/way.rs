@@ -6,25 +6,10 @@ use qlaunch_shared::{Error, Result};
 
 use super::relay::Relay;
 use super::trail::Trail;
-use crate::network::{Stage, Start};
+use crate::network::{Batches, Stage, Start};
 use crate::ops::Backend;
 use crate::report::Reporter;
 use crate::tokens::Samples;
-
-/// What a model is run on.
-#[derive(Clone, Copy)]
-pub(super) struct Data<'a> {
-    pub(super) samples: &'a Samples,
-    /// Samples of a batch.
-    pub(super) batch: usize,
-}
-
-impl Data<'_> {
-    /// Batches of a group, where several ranks hand on groups.
-    pub(super) fn group(self, stage: &Stage<'_>) -> usize {
-        stage.group(self.samples.count().div_ceil(self.batch.max(1)))
-    }
-}
 
 /// What is kept on the way.
 pub(super) enum Way<'a> {
@@ -53,15 +38,16 @@ impl Way<'_> {
     pub(super) fn begin<B: Backend>(
         &self,
         backend: &B,
-        (stage, data): (&Stage<'_>, Data<'_>),
+        (stage, batches): (&Stage<'_>, Batches<'_>),
         say: &mut dyn FnMut(String),
     ) -> Result<Begun<B::Tensor>> {
-        let (comm, all) = (stage.comm, data.samples.count());
-        let mut begun = Begun { start: Start::at(stage.layers.clone()), done: Vec::new(), samples: all };
+        let comm = stage.comm;
+        let mut begun =
+            Begun { start: Start::at(stage.layers.clone()), done: Vec::new(), samples: batches.behind(0) };
         match self {
             Self::Untold => {}
             Self::Alone(trail) => {
-                let found = trail.last(backend, (data.samples, data.batch), stage.layers.end, say)?;
+                let found = trail.last(backend, batches, stage.layers.end, say)?;
                 if let Some((layer, states)) = found {
                     begun.start = Start { states: Some(states), ..Start::at(layer..stage.layers.end) };
                 }
@@ -75,7 +61,7 @@ impl Way<'_> {
                     begun.done = relay.read_groups(backend, groups)?.concat();
                 }
                 begun.start.done = groups;
-                begun.samples = all.saturating_sub(groups * data.group(stage) * data.batch);
+                begun.samples = batches.behind(groups);
             }
         }
         Ok(begun)
