@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 
-from lines import DENSE, LINES, MODELOPT_BATCH, TOKENS, linears_per_token, useful_flops
+from lines import DENSE, LINES, MODELOPT_BATCH, SEARCH_RECIPES, TOKENS, linears_per_token, useful_flops
 from report import check, header, save, table
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -42,8 +42,10 @@ class Model:
 
 
 class Bench:
-    def __init__(self, options):
+    def __init__(self, options, lines):
         self.options = options
+        # What has been measured, by name.
+        self.lines = lines
         self.models = {}
         self.versions = {}
         self.import_cpu_s = None
@@ -68,7 +70,7 @@ class Bench:
 
     def measure(self, command):
         """What `measure.py` says of a command."""
-        environment = {**os.environ, **ONE_THREAD, "QLAUNCH_WORKER": f"{self.options.programs}/qlaunch-worker"}
+        environment = {**os.environ, **ONE_THREAD, "QLAUNCH_THREADS": "1", "QLAUNCH_WORKER": f"{self.options.programs}/qlaunch-worker"}
         # A measuring process of its own stays small: a child's peak memory starts at its parent's.
         done = subprocess.run([sys.executable, f"{HERE}/measure.py", *command], env=environment, text=True,
                               capture_output=True)
@@ -129,8 +131,8 @@ class Bench:
     def run(self, line):
         """All rounds of one line."""
         try:
-            return {"weights": self.run_weights, "search": self.run_search, "calibrate": self.run_calibrate,
-                    "moe": self.run_moe}[line.kind](line)
+            return {"weights": self.run_weights, "search": self.run_search, "together": self.run_together,
+                    "calibrate": self.run_calibrate, "moe": self.run_moe}[line.kind](line)
         except NotMeasured as failure:
             return {"not_measured": str(failure)}
 
@@ -171,6 +173,34 @@ class Bench:
             check("of the better product's FLOP rate", rate / max(fastest.values()), at_least=0.85),
             check("of ModelOpt's peak memory", ours["peak_mib"] / theirs["peak_mib"], at_most=1 / 3),
         ]) | {"product_gflop_per_cpu_s": fastest, "useful_gflop_per_cpu_s": round(rate, 1)}
+
+    def run_together(self, line):
+        """All searches on a model as candidates of one sweep, which sends the data through once, against ModelOpt's runs for each."""
+        singles = [other for name, other in self.lines.items() if name.startswith(f"search/{line.model}/")]
+        theirs = [other["modelopt"]["cpu_s"] for other in singles if "modelopt" in other]
+        if len(theirs) < len(SEARCH_RECIPES):
+            raise NotMeasured(f"needs all lines search/{line.model}/…")
+        model, rounds = self.model(line.model), []
+        for _ in range(self.options.rounds):
+            rounds.append(named("qlaunch", self.sweep, model))
+        ours = cheapest(rounds)
+        return {"qlaunch": ours, "modelopt": {"cpu_s": round(sum(theirs), 3)},
+                "checks": [check("times fewer CPU-seconds than all of them", sum(theirs) / ours["cpu_s"], at_least=5)]}
+
+    def sweep(self, model):
+        """The searches as one sweep, with as little evaluation as a sweep can have."""
+        with folder_for_output() as out:
+            sweep = {
+                "version": 1, "name": "searches", "model": os.path.abspath(model.folder), "objective": "memory",
+                "acceptance": {"perplexity": {"within": "90%", "of": "bf16"}},
+                "calibration": {"data": model.tokens, "samples": model.samples},
+                "evaluate": {"data": model.tokens, "samples": 1, "seq_len": 16},
+                "baselines": ["bf16"], "candidates": SEARCH_RECIPES,
+            }
+            with open(f"{out}/sweep.yaml", "w") as file:
+                json.dump(sweep, file)
+            return self.measure([f"{self.options.programs}/qlaunch", "submit", "--cluster", "local", "--yes",
+                                 "--runs", f"{out}/runs", f"{out}/sweep.yaml"])
 
     def run_moe(self, line):
         experts, dense = self.model(line.model), self.model(DENSE)
@@ -217,11 +247,11 @@ def arguments():
 
 def main():
     options = arguments()
-    bench = Bench(options)
     chosen = [line for line in LINES if options.only in line.name]
     if not chosen:
         sys.exit(f"error: no line is named like `{options.only}`\nhint: {', '.join(line.name for line in LINES)}")
     results = header(options)
+    bench = Bench(options, results["lines"])
     for line in chosen:
         print(f"{line.name}", file=sys.stderr)
         load = round(os.getloadavg()[0], 1)

@@ -36,6 +36,7 @@ LINES = [
     *(Line("weights", "llama-1b", recipe, False) for recipe in WEIGHT_RECIPES),
     *(Line("calibrate", "llama-1b", recipe, True) for recipe in MAX_RECIPES),
     *(Line("search", model, recipe, True) for model in ("tiny-llama", "llama-100m") for recipe in SEARCH_RECIPES),
+    *(Line("together", model, "search", True) for model in ("tiny-llama", "llama-100m")),
     *(Line("moe", "qwen3-moe", recipe, True) for recipe in MAX_RECIPES),
 ]
 # Tokens that every calibration sees, by both programs.

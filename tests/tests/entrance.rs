@@ -73,6 +73,19 @@ fn a_login_without_anybody_at_the_keyboard_says_so() {
 
 #[test]
 #[ignore = "needs a cluster: tests/cluster/run.sh"]
+fn a_deep_folder_for_temporary_files_leaves_no_room_for_the_socket_of_a_connection() {
+    let cluster = Cluster::running();
+    let project = Project::on(&cluster, Size::Small, "");
+    let deep = project.path(&"deep/".repeat(24));
+    fs::create_dir_all(&deep).unwrap();
+    let mut command = project.command(&["cluster", "check", "test"]);
+    command.env("TMPDIR", &deep);
+    let call = finish(command);
+    assert_eq!(call.code, 0, "{}{}", call.stdout, call.stderr);
+}
+
+#[test]
+#[ignore = "needs a cluster: tests/cluster/run.sh"]
 fn somebody_whose_login_shell_is_tcsh_gets_the_same_bytes() {
     let cluster = Cluster::running();
     let project = Project::on(&cluster, Size::Small, "");

@@ -14,6 +14,7 @@ use super::cluster_check;
 use super::main::Context;
 use crate::config::{ClustersYaml, Kind, Overrides, Settings, SshProfile, known_clusters};
 use crate::session::login_socket;
+use crate::transport::has_room_for_socket;
 use crate::ui::{Column, Table, note};
 
 const EXAMPLES: &str = "\
@@ -145,6 +146,11 @@ fn login(settings: &Settings, context: &mut Context) -> Result<u8> {
 
 fn login_to(ssh: &SshProfile, socket: &Path, context: &mut Context) -> Result<()> {
     let folder = socket.parent().unwrap_or(socket);
+    if !has_room_for_socket(socket) {
+        return Err(Error::input("the path of the connection's socket is too long for ssh")
+            .at(socket)
+            .hint("set XDG_CONFIG_HOME to a folder with a shorter path"));
+    }
     // Whoever reaches the socket is logged in.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|error| Error::io("make the folder", folder, &error))?;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use qlaunch_shared::digest::sha256;
 use qlaunch_shared::{Error, ErrorKind, Result};
 
 use crate::config::{Kind, Settings, SshProfile, Surroundings};
-use crate::transport::{Fleet, Host, Local, Ssh, Transport, Way};
+use crate::transport::{Fleet, Host, Local, Ssh, Transport, Way, has_room_for_socket};
 
 /// A host where jobs run, and the folder of ours on it.
 #[derive(Debug, Clone)]
@@ -134,7 +135,9 @@ pub fn login_socket(
     })?;
     // Each of several hosts has one of its own.
     let name = if ssh.others.is_empty() { cluster.to_owned() } else { format!("{cluster}@{host}") };
-    Ok(user.join("logins").join(name))
+    let (folder, short) = (user.join("logins"), sha256(&name));
+    let socket = folder.join(name);
+    Ok(if has_room_for_socket(&socket) { socket } else { folder.join(short.get(..16).unwrap_or_default()) })
 }
 
 /// Runs the asynchronous edge on this thread.
@@ -171,5 +174,22 @@ impl Pace {
         let most =
             Duration::try_from_secs_f64(profile.poll_seconds.unwrap_or(30.0)).unwrap_or(tick).max(tick);
         Self { glance: Duration::from_secs(2).min(most), least: Duration::from_secs(2).min(most), most }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_of_a_login_has_a_short_name_where_the_clusters_is_too_long_for_ssh() {
+        let around = Surroundings { user: Some("/home/me/.config/qlaunch".into()), ..Surroundings::default() };
+        let ssh: SshProfile = serde_json::from_value(serde_json::json!({ "host": "login1" })).unwrap();
+        let socket = |cluster: &str| login_socket(cluster, (&ssh, "login1"), &around).unwrap();
+        assert_eq!(socket("hpc"), Path::new("/home/me/.config/qlaunch/logins/hpc"));
+        let (long, other) = ("a".repeat(80), "a".repeat(81));
+        assert!(has_room_for_socket(&socket(&long)), "{}", socket(&long).display());
+        assert_eq!(socket(&long), socket(&long));
+        assert_ne!(socket(&long), socket(&other));
     }
 }

@@ -13,4 +13,4 @@ pub use contract::{Chunk, CommandOutput, DEADLINE, Transport, Wanted};
 pub use fleet::Fleet;
 pub use host::Host;
 pub use local::Local;
-pub use ssh::{Ssh, Way};
+pub use ssh::{Ssh, Way, has_room_for_socket};

@@ -1,7 +1,7 @@
 //! A connection to a host over the system's OpenSSH: made when it is needed, made again when it was lost.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,22 @@ use crate::config::SshProfile;
 const CONNECT: Duration = Duration::from_secs(30);
 /// A silent link is asked this often whether it is there, and given up after three questions.
 const ALIVE: Duration = Duration::from_secs(15);
+
+/// Longest path of a socket for ssh: an address has room for 107 bytes, and ssh begins with a name that is longer by 17.
+const SOCKET: usize = 107 - 17;
+/// What a connection of ours puts behind the folder of temporary files.
+const CONNECTION: &str = "/.ssh-connectionXXXXXX/master";
+
+/// Whether ssh can open a socket there.
+pub fn has_room_for_socket(path: &Path) -> bool {
+    path.as_os_str().len() <= SOCKET
+}
+
+/// Where the sockets of connections go: the folder of temporary files, unless it lies too deep, as on clusters it may.
+fn sockets(folder: PathBuf) -> PathBuf {
+    let longest = folder.as_os_str().len() + CONNECTION.len();
+    if longest <= SOCKET { folder } else { PathBuf::from("/tmp") }
+}
 
 /// Seconds without a command after which a connection closes itself.
 const IDLE: usize = 300;
@@ -73,7 +89,7 @@ impl Ssh {
         let mut builder = SessionBuilder::default();
         // As OpenSSH's own default where nobody can be asked: a host that is not known is refused.
         builder.known_hosts_check(KnownHosts::Strict).server_alive_interval(ALIVE).connect_timeout(CONNECT);
-        builder.control_directory(std::env::temp_dir());
+        builder.control_directory(sockets(std::env::temp_dir()));
         // A launcher that is killed cannot close its connection.
         if let Some(seconds) = NonZeroUsize::new(IDLE) {
             builder.control_persist(ControlPersist::IdleFor(seconds));
@@ -174,4 +190,17 @@ pub(super) struct Question<'a> {
     pub script: &'a str,
     pub arguments: &'a [&'a str],
     pub input: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_folder_for_temporary_files_holds_no_socket() {
+        assert_eq!(sockets("/scratch/me".into()), Path::new("/scratch/me"));
+        let deep = format!("/scratch/{}", "x".repeat(SOCKET - CONNECTION.len() - "/scratch/".len()));
+        assert_eq!(sockets(deep.clone().into()), Path::new(&deep), "it just fits");
+        assert_eq!(sockets((deep + "x").into()), Path::new("/tmp"));
+    }
 }
