@@ -6,8 +6,8 @@
 # (Ubuntu: also `--components=main,universe`, and the script `gutsy` as last argument where debootstrap does not know the release).
 # OUT_DIR gets one file per question: `$ COMMAND`, what it printed, `[stderr]` and what it printed there, `[exit N]`.
 # Everything runs in namespaces of its own (mounts, processes, network, host name) and ends with this script; nothing but
-# a user and files below /etc is written into ROOT. Needs root and about five minutes, most of them for a time limit and for
-# sbatch's patience at a full queue.
+# a user and files below /etc is written into ROOT. Needs root and seven minutes, most of them for a time limit and for the
+# patience of sbatch.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 . "$here/common.sh"
@@ -15,7 +15,8 @@ if [ "${3:-}" != inside ]; then
     root=$(readlink -e "${1:?usage: transcripts.sh ROOT OUT_DIR}")
     mkdir -p "${2:?usage: transcripts.sh ROOT OUT_DIR}"
     [ "$(id -u)" = 0 ] || { echo "transcripts.sh must be run as root" >&2; exit 1; }
-    exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc --net --uts -- "$0" "$root" "$(readlink -e "$2")" inside
+    exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc --net --uts -- \
+        "$0" "$root" "$(readlink -e "$2")" inside
 fi
 root=$1 out=$2
 notes=$(mktemp -d)
