@@ -11,6 +11,10 @@ mod slurm;
 mod slurm_answers;
 mod slurm_queue;
 mod slurm_refusal;
+#[cfg(test)]
+mod slurm_refusal_tests;
+#[cfg(test)]
+mod slurm_transcripts;
 
 pub use contract::{ArrayTicket, Backend, Handed, Poll, Ticket};
 pub use docker::Docker;

@@ -24,7 +24,8 @@ if [ -z "$id" ]; then
   for variable in $(env | sed -n 's/^\(SBATCH_[A-Z0-9_]*\|SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
     case $variable in SLURM_CONF|SLURM_CLUSTERS) ;; *) unset "$variable" ;; esac
   done
-  said=$(sbatch --parsable "$@" 2> "$folder/sbatch.err"); code=$?
+  # Where the queue is full, sbatch itself tries again for minutes, and nobody would wait so long for its answer.
+  said=$(timeout 90 sbatch --parsable "$@" 2> "$folder/sbatch.err"); code=$?
   id=$(printf '%s\n' "$said" | sed -n -e 's/^\([0-9][0-9]*\)\(;.*\)\{0,1\}$/\1/p' -e 's/^Submitted batch job \([0-9][0-9]*\).*/\1/p' | tail -n 1)
   if [ "$code" != 0 ] || [ -z "$id" ]; then
     cat -- "$folder/sbatch.err" >&2

@@ -33,9 +33,8 @@ pub fn standing(state: &str) -> Standing {
     // `CANCELLED by 1001` and, in narrow columns, `CANCELLED+`.
     let word = state.split([' ', '+']).next().unwrap_or_default();
     match word {
-        "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT" | "RESV_DEL_HOLD" => {
-            Standing::Waiting
-        }
+        "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT" | "RESV_DEL_HOLD"
+        | "EXPEDITING" => Standing::Waiting,
         "RUNNING" | "SUSPENDED" | "COMPLETING" | "CONFIGURING" | "RESIZING" | "SIGNALING" | "STAGE_OUT"
         | "STOPPED" | "POWER_UP_NODE" | "UPDATE_DB" => Standing::Active,
         "BOOT_FAIL" | "CANCELLED" | "COMPLETED" | "DEADLINE" | "FAILED" | "NODE_FAIL" | "OUT_OF_MEMORY"
@@ -96,6 +95,13 @@ pub fn waiting(reason: &str) -> String {
         "BeginTime" => "its time has not come",
         "JobHeldUser" | "JobHeldAdmin" => "it is held: `scontrol release`",
         "launch_failed_requeued_held" => "it could not be started and is held: `scontrol release`",
+        "job requeued in held state" | "JobHoldMaxRequeue" => "it is held: `scontrol release`",
+        "Licenses" => "licences are taken",
+        "Reservation" => "its reservation is not open, or full",
+        "ReservationDeleted" => "its reservation is gone",
+        "InvalidAccount" => "its account is not valid; 23.11 without accounts says so of every job",
+        "QOSNotAllowed" | "AccountNotAllowed" => "the partition does not take its QOS or account",
+        "MaxMemPerLimit" => "it asks for more memory than the partition gives",
         "PartitionDown" | "PartitionInactive" => "the partition is down",
         "PartitionTimeLimit" => "it asks for more time than the partition gives",
         "PartitionNodeLimit" => "it asks for more nodes than the partition gives",
@@ -103,7 +109,9 @@ pub fn waiting(reason: &str) -> String {
         "JobArrayTaskLimit" => "its array is full",
         "DependencyNeverSatisfied" => "what it waits for has failed",
         other if other.starts_with("QOS") => "a limit of the QOS is reached",
-        other if other.starts_with("Assoc") => "a limit of the account is reached",
+        other if other.starts_with("Assoc") || other.starts_with("Max") => {
+            "a limit of the account is reached"
+        }
         other if other.starts_with("ReqNodeNotAvail") => "nodes are down or reserved",
         other => return other.to_owned(),
     };
@@ -153,7 +161,9 @@ mod tests {
         for state in ["COMPLETING", "SUSPENDED", "STAGE_OUT"] {
             assert_eq!(standing(state), Standing::Active, "{state}");
         }
-        assert_eq!(standing("REQUEUE_HOLD"), Standing::Waiting);
+        for state in ["REQUEUE_HOLD", "EXPEDITING"] {
+            assert_eq!(standing(state), Standing::Waiting, "{state}");
+        }
         assert_eq!(standing("CANCELLED+"), Standing::Over);
     }
 

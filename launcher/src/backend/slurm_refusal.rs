@@ -15,19 +15,39 @@ pub enum Refusal {
 
 /// Texts of what passes by itself: limits, when other jobs end; a dependency on a job that a controller forgot when it
 /// crashed, when that job is found to be lost and is handed over again.
-const PASSING: [&str; 8] = [
-    "QOSMaxSubmitJobPerUserLimit",
-    "AssocMaxSubmitJobLimit",
-    "AssocGrpSubmitJobsLimit",
-    "QOSGrpSubmitJobsLimit",
-    "job submit limit",
+const PASSING: [&str; 6] = [
     "temporarily unable to accept job",
-    "Job dependency problem",
+    "Resource temporarily unavailable",
+    "MaxJobCount limit reached",
+    "job queue full",
     "Rate limit exceeded",
+    "Job dependency problem",
+];
+
+/// Texts of a host that does not know SLURM, or not where it is.
+const NOT_SET_UP: [&str; 3] =
+    ["not found", "Could not establish a configuration source", "Unable to process configuration file"];
+
+/// Comes with every refusal by the accounts, whichever limit it is; the limit's name stands on a line of its own.
+const POLICY: &str = "Job violates accounting/QOS policy";
+
+/// Parts of the names of limits that a job breaks by itself, and the keys that it comes from.
+const LIMITS: [(&str, &str); 9] = [
+    ("Minutes", "`slurm.time`, `cpus`, `gpus` and `nodes`"),
+    ("Wall", "`slurm.time`"),
+    ("Time", "`slurm.time`"),
+    ("Mem", "`slurm.memory`"),
+    ("Cpu", "`slurm.cpus`"),
+    ("CPU", "`slurm.cpus`"),
+    ("GRES", "`slurm.gpus`"),
+    ("Node", "`slurm.nodes`"),
+    ("", "`slurm.time`, `memory`, `cpus`, `gpus` and `nodes`"),
 ];
 
 /// Texts after which the job may or may not be in the queue.
-const UNKNOWN: [&str; 8] = [
+const UNKNOWN: [&str; 15] = [
+    "standby mode",
+    "can't be reached now",
     "Socket timed out",
     "Unable to contact slurm controller",
     "Connection refused",
@@ -36,19 +56,37 @@ const UNKNOWN: [&str; 8] = [
     "Transport endpoint is not connected",
     "Protocol authentication error",
     "Munge",
+    "Connection timed out",
+    "shutting down",
+    "Message send failure",
+    "Message receive failure",
+    "Communication connection failure",
 ];
 
+const PARTITION: &str = "set `slurm.partition`; `sinfo -s` there lists them";
+const RESERVATION: &str = "set `slurm.reservation`; `scontrol show reservation` there lists them";
+
 /// Texts of final refusals, what they mean, and what to do; `{}` stands for the cluster's name.
-const FINAL: [(&str, &str, &str); 18] = [
+const FINAL: [(&str, &str, &str); 35] = [
+    ("Invalid partition name", "there is no such partition", PARTITION),
+    ("invalid partition specified", "there is no such partition", PARTITION),
+    ("No partition specified", "the cluster has no partition that jobs go to by themselves", PARTITION),
+    ("Required partition not available", "the partition is closed: it is inactive or drained", PARTITION),
+    ("Requested partition configuration", "the partition does not give what it asks for", PARTITION),
+    ("group not permitted to use this partition", "your group may not use the partition", PARTITION),
+    ("Access/permission denied", "you may not use the partition", PARTITION),
+    ("nodes not in this partition", "the nodes that it names are not in the partition", PARTITION),
+    ("Requested reservation", "the reservation does not exist, or is not open", RESERVATION),
+    ("denied to requested reservation", "you may not use the reservation", RESERVATION),
     (
-        "Invalid partition name",
-        "there is no such partition",
-        "set `slurm.partition`; `sinfo -s` there lists them",
+        "Invalid feature specification",
+        "no node has what the constraint names",
+        "set `slurm.constraint`; `sinfo -o '%P %f'` there shows what nodes have",
     ),
     (
-        "invalid partition specified",
-        "there is no such partition",
-        "set `slurm.partition`; `sinfo -s` there lists them",
+        "Invalid license specification",
+        "the cluster has no such licence, or not so many",
+        "mend `slurm.options`; `scontrol show licenses` there lists them",
     ),
     (
         "Invalid account",
@@ -66,10 +104,21 @@ const FINAL: [(&str, &str, &str); 18] = [
         "set `slurm.gpus` and `slurm.gpu_type`; `sinfo -o '%P %G'` there shows what nodes have",
     ),
     (
+        "Invalid Trackable RESource",
+        "a resource is not spelled as SLURM spells it",
+        "set `slurm.gpus` and `slurm.gpu_type`, or mend `slurm.options`",
+    ),
+    (
         "time limit is invalid",
         "it asks for more time than the partition gives, or for none where some must be given",
         "set `slurm.time`; `sinfo -o '%P %l'` there shows the limits",
     ),
+    (
+        "Time limit specification required",
+        "the cluster takes no job without a time limit",
+        "set `slurm.time`; `sinfo -o '%P %l'` there shows the limits",
+    ),
+    ("Invalid --mem ", "`slurm.memory` is no size as SLURM spells it", "write `slurm.memory = \"16G\"`"),
     ("Invalid --time", "`slurm.time` is not a time as SLURM spells it", "write `slurm.time = \"HH:MM:SS\"`"),
     (
         "Node count specification invalid",
@@ -88,8 +137,8 @@ const FINAL: [(&str, &str, &str); 18] = [
     ),
     (
         "More processors requested than permitted",
-        "no node has so many CPUs",
-        "set `slurm.cpus`; `sinfo -o '%P %c'` there shows them",
+        "the partition has not so many CPUs or nodes",
+        "set `slurm.cpus` and `slurm.nodes`; `sinfo -o '%P %D %c'` there shows them",
     ),
     (
         "Requested node configuration is not available",
@@ -114,16 +163,52 @@ const FINAL: [(&str, &str, &str); 18] = [
         "mend the template that `template` names",
     ),
     (
+        "DOS line breaks",
+        "the job template gives line breaks of DOS",
+        "mend the template that `template` names",
+    ),
+    (
+        "parameter too long",
+        "the job's script is larger than the cluster takes",
+        "make `setup`, or the template that `template` names, shorter",
+    ),
+    ("Invalid --", "an option has a value that sbatch cannot read", "mend `slurm.options`"),
+    ("Invalid numeric value", "an option has a value that is no number", "mend `slurm.options`"),
+    (
         "unrecognized option",
         "`slurm.options` has something that this SLURM does not know",
         "mend `slurm.options`; `sbatch --help` there lists what it knows",
     ),
 ];
 
+/// Reads a refusal by the accounts: a limit on the number of jobs passes, one that the job breaks by itself does not.
+fn over_limit(stderr: &str, cluster: &str) -> Refusal {
+    let quoted = quote(stderr);
+    let limit = |word: &&str| ["QOS", "Assoc", "Max"].iter().any(|start| word.starts_with(start));
+    let Some(limit) = stderr.split_whitespace().find(limit) else {
+        return Refusal::Later(quoted);
+    };
+    let counts = ["Submit", "Jobs", "QOSJobLimit", "AssociationJobLimit"];
+    if counts.iter().any(|part| limit.contains(part)) {
+        return Refusal::Later(quoted);
+    }
+    let keys = LIMITS.iter().find(|(part, _)| limit.contains(part)).map_or("", |(_, keys)| keys);
+    let error = Error::new(
+        ErrorKind::Refused,
+        format!("the job is beyond a limit of its account or QOS: sbatch says `{quoted}`"),
+    );
+    Refusal::Final(error.hint(format!(
+        "set {keys} to what `sacctmgr show qos` and `sacctmgr show assoc user=$USER` there allow; the profile: `qlaunch cluster show {cluster}`"
+    )))
+}
+
 /// Reads what `sbatch` printed to stderr when it failed.
 pub fn refusal(stderr: &str, cluster: &str) -> Refusal {
     let quoted = quote(stderr);
     let has = |text: &&str| stderr.contains(*text);
+    if stderr.contains(POLICY) {
+        return over_limit(stderr, cluster);
+    }
     if PASSING.iter().any(has) {
         return Refusal::Later(quoted);
     }
@@ -137,7 +222,7 @@ pub fn refusal(stderr: &str, cluster: &str) -> Refusal {
         let error = Error::new(ErrorKind::Unreachable, format!("the scheduler does not answer: {quoted}"));
         return Refusal::Unknown(error.hint(format!("look at it: `qlaunch cluster check {cluster}`")));
     }
-    if stderr.contains("not found") || stderr.contains("Could not establish a configuration source") {
+    if NOT_SET_UP.iter().any(has) {
         let error = Error::new(ErrorKind::Refused, format!("SLURM is not set up there: {quoted}"));
         return Refusal::Final(error.hint(
             "set `[ssh] host` to a login host of the cluster, or load its module in the shell's startup file there",
@@ -157,132 +242,5 @@ fn quote(stderr: &str) -> String {
     match lines.is_empty() {
         true => "nothing".to_owned(),
         false => lines[lines.len().saturating_sub(3)..].join("; "),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Verbatim from SLURM 22.05, and what a person must be told.
-    const VERBATIM: [(&str, &str, &str); 18] = [
-        (
-            "sbatch: error: Batch job submission failed: Invalid node name specified",
-            "no such node",
-            "slurm.options",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: Invalid job array specification",
-            "larger than the cluster allows",
-            "slurm.array_size",
-        ),
-        ("sbatch: error: Unable to open file /nonexistent.sbatch", "script is not there", "workspace"),
-        ("sbatch: error: Batch script is empty!", "empty script", "template"),
-        (
-            "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\nsbatch: error: fetch_config: DNS SRV lookup failed\nsbatch: error: _establish_config_source: failed to fetch config\nsbatch: fatal: Could not establish a configuration source",
-            "not set up there",
-            "login host",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: More processors requested than permitted",
-            "so many CPUs",
-            "slurm.cpus",
-        ),
-        (
-            "sbatch: error: invalid partition specified: nosuch\nsbatch: error: Batch job submission failed: Invalid partition name specified",
-            "no such partition",
-            "slurm.partition",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
-            "no node has what it asks for",
-            "slurm.gpus",
-        ),
-        (
-            "sbatch: error: Invalid generic resource (gres) specification",
-            "no such resource",
-            "slurm.gpu_type",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
-            "account",
-            "slurm.account",
-        ),
-        ("sbatch: error: Batch job submission failed: Invalid qos specification", "QOS", "slurm.qos"),
-        (
-            "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
-            "more time",
-            "slurm.time",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: Node count specification invalid",
-            "more nodes",
-            "sinfo -s",
-        ),
-        (
-            "sbatch: error: Memory specification can not be satisfied\nsbatch: error: Batch job submission failed: Requested node configuration is not available",
-            "so much memory",
-            "slurm.memory",
-        ),
-        (
-            "sbatch: error: CPU count per node can not be satisfied\nsbatch: error: Batch job submission failed: Requested node configuration is not available",
-            "so many CPUs",
-            "slurm.cpus",
-        ),
-        ("sbatch: error: Invalid --time specification", "not a time", "HH:MM:SS"),
-        (
-            "sbatch: unrecognized option '--bogus'\nTry \"sbatch --help\" for more information",
-            "does not know",
-            "sbatch --help",
-        ),
-        (
-            "sbatch: error: This does not look like a batch script.  The first\nline must start with #!",
-            "does not begin with",
-            "template",
-        ),
-    ];
-
-    #[test]
-    fn every_verbatim_refusal_says_what_to_do() {
-        for (stderr, meaning, remedy) in VERBATIM {
-            let Refusal::Final(error) = refusal(stderr, "hpc") else {
-                panic!("{stderr} is final");
-            };
-            assert_eq!(error.exit_code(), 22);
-            assert!(error.message.contains(meaning), "{meaning}: {error}");
-            assert!(error.hint.as_ref().unwrap().contains(remedy), "{remedy}: {error}");
-            assert!(!error.message.contains("sbatch: error"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_passes_by_itself_asks_for_patience() {
-        let text = "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)";
-        assert!(matches!(refusal(text, "hpc"), Refusal::Later(why) if why.contains("QOSMaxSubmit")));
-        // A controller that crashed has forgotten the job that this one waits for.
-        let text = "sbatch: error: Batch job submission failed: Job dependency problem";
-        assert!(matches!(refusal(text, "hpc"), Refusal::Later(_)));
-    }
-
-    #[test]
-    fn a_scheduler_that_is_away_has_neither_taken_nor_refused_the_job() {
-        for text in [
-            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
-            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
-            "sbatch: error: Munge encode failed: Failed to access \"/run/munge.sock\"",
-        ] {
-            assert!(
-                matches!(refusal(text, "hpc"), Refusal::Unknown(error) if error.exit_code() == 20),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_refusal_that_nobody_foresaw_is_quoted() {
-        let Refusal::Final(error) = refusal("sbatch: error: the moon is full", "hpc") else {
-            panic!("final");
-        };
-        assert_eq!(error.message, "sbatch refused the job: the moon is full");
     }
 }

@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn the_socket_of_a_login_has_a_short_name_where_the_clusters_is_too_long_for_ssh() {
-        let around = Surroundings { user: Some("/home/me/.config/qlaunch".into()), ..Surroundings::default() };
+        let around =
+            Surroundings { user: Some("/home/me/.config/qlaunch".into()), ..Surroundings::default() };
         let ssh: SshProfile = serde_json::from_value(serde_json::json!({ "host": "login1" })).unwrap();
         let socket = |cluster: &str| login_socket(cluster, (&ssh, "login1"), &around).unwrap();
         assert_eq!(socket("hpc"), Path::new("/home/me/.config/qlaunch/logins/hpc"));
