@@ -6,6 +6,7 @@ mod held;
 pub mod host;
 mod mapped;
 pub(crate) mod pages;
+pub(crate) mod prefetch;
 mod shards;
 pub(crate) mod simd;
 mod writer;

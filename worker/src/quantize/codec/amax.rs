@@ -4,7 +4,7 @@ use qlaunch_shared::{Error, Result};
 use rayon::prelude::*;
 
 use super::Source;
-use super::prefetch::prefetch;
+use crate::tensor::prefetch::prefetch;
 use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Elements that one task of the thread pool handles: the source of one chunk stays in a core's second-level cache.

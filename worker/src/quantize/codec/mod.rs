@@ -8,7 +8,6 @@ pub mod integer;
 pub mod mx;
 pub mod nf4;
 pub mod nvfp4;
-mod prefetch;
 mod runs;
 mod search;
 mod source;

@@ -6,6 +6,7 @@
 
 use super::kernel::{MicroKernel, PackFrom, PackedElement, SQUARE};
 use crate::tensor::dtype::Element;
+use crate::tensor::prefetch::prefetch_bytes;
 
 /// Rows of a larger row-major matrix: `rows` of them, `stride` apart, `columns` wide.
 #[derive(Debug, Clone, Copy)]
@@ -150,8 +151,14 @@ impl RightLayout {
         }
         for start in (0..source.columns).step_by(STRETCH) {
             let stretch = (source.columns - start).min(STRETCH);
+            // Every row lies on pages of its own: no hardware sees what is read next, which is a stretch further, or of the next panel.
+            let is_last = start + STRETCH >= source.columns;
+            let ahead = if is_last { source.stride * K::COLUMNS - start } else { STRETCH };
             for square in (0..columns).step_by(SQUARE) {
                 let row = |column: usize| &source.row(first + column)[start..][..stretch];
+                for column in square..(square + SQUARE).min(columns) {
+                    prefetch_bytes(row(column).as_ptr().wrapping_add(ahead), STRETCH * size_of::<E>());
+                }
                 let mut done = 0;
                 if K::GROUP == 2 && square + SQUARE <= columns {
                     let rows = std::array::from_fn(|column| row(square + column));

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::prefetch::prefetch;
 use super::octave::{AHEAD, GROUP, Octave};
+use crate::tensor::prefetch::prefetch;
 
 /// Elements of one vector of 16-bit words.
 const WORDS: usize = 16;

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::prefetch::prefetch;
 use super::Stores;
 use super::octave::{AHEAD, GROUP, Octave};
+use crate::tensor::prefetch::prefetch;
 
 /// The lower bytes of 64 words in two vectors.
 static LOWER: [u8; GROUP] = every_second_byte(0);

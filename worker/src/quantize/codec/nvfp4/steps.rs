@@ -4,13 +4,13 @@
 //! magnitude. So 126 rows of seven magnitudes, each the first to get the next code, replace the division, the rounding and
 //! the ties. The rows are taken from the definition itself, so the codes are the same bits.
 
-#[cfg(target_arch = "x86_64")]
-use super::super::prefetch::prefetch;
 use super::super::search::first_magnitude;
 use super::super::{e2m1, e4m3};
 use super::{Encoded, Encoder, Source, TensorScale};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
+#[cfg(target_arch = "x86_64")]
+use crate::tensor::prefetch::prefetch;
 use crate::tensor::simd::{InstructionSet, Level};
 
 /// Elements that share a row: a block, or half of one.
