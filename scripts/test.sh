@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every lane, one after another, on a fresh Debian or Ubuntu machine: what is missing is installed first.
+# Every lane, on a fresh Debian or Ubuntu machine: what is missing is installed first. Lanes that wait have others beside them.
 #   scripts/test.sh          the fast lane, and a short pass of each real lane (within 45 minutes on 2 cold cores)
 #   scripts/test.sh --full   every count, every benchmark, cargo-deny
 # Exits with 0 only if no lane failed. A lane whose tools cannot be had fails, because QLAUNCH_REQUIRE_REAL=1.
@@ -15,6 +15,7 @@ export QLAUNCH_SKIPS=$log/skips
 : >"$QLAUNCH_SKIPS"
 summary=()
 passed=0 failed=0 skipped=0
+running=()
 
 # Runs one lane and remembers how it went.
 lane() { # name command…
@@ -28,6 +29,32 @@ lane() { # name command…
         summary+=("$(printf 'FAIL  %4d s  %s' $((SECONDS - started)) "$name")")
         failed=$((failed + 1))
     fi
+}
+
+# Starts a lane beside the next ones, which mostly wait; `join` tells what came of it.
+beside() { # name command…
+    local name=$1
+    shift
+    (
+        started=$SECONDS outcome=pass
+        "$@" || outcome=FAIL
+        echo "$outcome $((SECONDS - started))" >"$log/$name.outcome"
+    ) >"$log/$name.log" 2>&1 &
+    running+=("$name" $!)
+}
+
+join() {
+    local name outcome seconds
+    while [ ${#running[@]} -gt 0 ]; do
+        name=${running[0]}
+        wait "${running[1]}"
+        running=("${running[@]:2}")
+        printf '\n=== %s, which ran beside others\n' "$name"
+        cat "$log/$name.log"
+        read -r outcome seconds <"$log/$name.outcome" || outcome=FAIL seconds=0
+        summary+=("$(printf '%s  %4d s  %s' "$outcome" "$seconds" "$name")")
+        if [ "$outcome" = pass ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    done
 }
 
 skip() { # name why
@@ -86,12 +113,14 @@ lane "test" tests
 lane "docs" documentation
 lane "main job" main_job
 lane "modelopt recipes" tests/modelopt/run.sh
-lane "fuzz" fuzz
-lane "kernels" worker/kernels/run.sh --check
+beside "fuzz" fuzz
+beside "kernels" worker/kernels/run.sh --check
 lane "cluster" tests/cluster/run.sh $full
-lane "docker" tests/docker/run.sh $full
-lane "matrix" tests/matrix/run.sh
+join
+beside "docker" tests/docker/run.sh $full
 lane "serving" serving
+join
+lane "matrix" tests/matrix/run.sh
 lane "bitsandbytes" tests/bitsandbytes/run.sh
 if [ "$full" = --full ] || command -v cargo-deny >/dev/null; then
     lane "deny" deny
