@@ -19,7 +19,7 @@ impl Cluster {
         let bin = world.path("bin");
         fs::create_dir_all(&bin).unwrap();
         fs::create_dir_all(world.path("fake/slurm/odd")).unwrap();
-        for name in ["sbatch", "squeue", "scancel", "scontrol", "sacct"] {
+        for name in ["sbatch", "squeue", "scancel", "scontrol", "sacct", "timeout"] {
             fs::write(bin.join(name), include_str!("fake/slurm.sh")).unwrap();
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -122,6 +122,15 @@ fn a_controller_that_is_away_is_waited_for() {
     let ran = cluster.submit();
     cluster.assert_done_once(&ran);
     assert!(ran.stderr.contains("the scheduler does not answer"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_sbatch_that_says_nothing_for_long_has_refused_nothing() {
+    let cluster = Cluster::new();
+    cluster.odd("silent");
+    let ran = cluster.submit();
+    cluster.assert_done_once(&ran);
+    assert!(ran.stderr.contains("no answer within 90 seconds"), "{}", ran.stderr);
 }
 
 #[test]

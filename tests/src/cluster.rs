@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::places::{calibration_ids, evaluation_ids, existing, read_json, tiny_llama};
-use crate::programs::{Call, finish, program, qlaunch};
+use crate::programs::{Call, finish, program, qlaunch, row};
 
 /// The cluster that this machine runs.
 #[derive(Debug, Clone)]
@@ -261,8 +261,7 @@ impl Project {
     /// Everything is done, nothing was submitted twice, and the candidate is what a local run makes of it.
     pub fn assert_done(&self, portfolio: &Value) {
         for name in ["bf16", "fp8_default-kv_fp8"] {
-            let row = portfolio["rows"].as_array().expect("rows").iter().find(|row| row["candidate"] == name);
-            let row = row.unwrap_or_else(|| panic!("no row `{name}` in {portfolio:#}"));
+            let row = row(portfolio, name);
             assert!(row["perplexity"].as_f64().is_some(), "{name} was not measured: {row:#}");
         }
         if let Some(cluster) = &self.cluster {

@@ -178,8 +178,8 @@ pub fn perplexity(evaluation: &Value) -> f64 {
 }
 
 /// A candidate's row of a portfolio.
-pub fn row(portfolio: &Value, candidate: &str) -> Value {
+pub fn row<'a>(portfolio: &'a Value, candidate: &str) -> &'a Value {
     let rows = portfolio["rows"].as_array().unwrap_or_else(|| panic!("no rows: {portfolio:#}"));
     let found = rows.iter().find(|row| row["candidate"] == candidate);
-    found.unwrap_or_else(|| panic!("no {candidate}: {portfolio:#}")).clone()
+    found.unwrap_or_else(|| panic!("no {candidate}: {portfolio:#}"))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use qlaunch_tests::cluster::{Cluster, Project, Size, files_of, wait};
 use qlaunch_tests::places::existing;
-use qlaunch_tests::programs::{finish, program, qlaunch};
+use qlaunch_tests::programs::{finish, program, qlaunch, row};
 
 const FP8: &str = "fp8_default-kv_fp8";
 
@@ -226,8 +226,7 @@ fn a_job_that_somebody_cancels_by_hand_is_not_run_again() {
     assert_eq!(running.finish(), 11, "{}", running.said());
     assert!(running.said().contains("it was cancelled"), "{}", running.said());
     let portfolio = project.portfolio();
-    let row =
-        portfolio["rows"].as_array().unwrap().iter().find(|row| row["candidate"] == FP8).unwrap().clone();
+    let row = row(&portfolio, FP8);
     assert_eq!(row["decision"]["is"], "failed", "{row:#}");
     // Asked for again, it runs.
     project.assert_done(&project.run(&["rerun", "--failed", "--format", "json"]).json());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use qlaunch_tests::checkpoint::{looks_whole, read_folder};
 use qlaunch_tests::places::{existing, golden, read_json};
-use qlaunch_tests::programs::{Call, finish, qlaunch};
+use qlaunch_tests::programs::{Call, finish, qlaunch, row};
 use serde_json::Value;
 
 /// Names of the example sweep's candidates, which are those of their recipes.
@@ -19,13 +19,6 @@ fn submit(folder: &Path) -> Call {
         .arg(folder.join("runs"));
     command.arg(existing("examples/sweeps/tiny-llama.yaml"));
     finish(command)
-}
-
-fn row<'a>(portfolio: &'a Value, name: &str) -> &'a Value {
-    let rows = portfolio["rows"].as_array().unwrap();
-    rows.iter()
-        .find(|row| row["candidate"] == name)
-        .unwrap_or_else(|| panic!("no row `{name}` in {portfolio:#}"))
 }
 
 #[test]

@@ -33,6 +33,7 @@ if [ -z "$id" ]; then
     sleep 2
     id=$(queued)
     if [ -z "$id" ]; then
+      [ "$code" = 124 ] && { echo 'sbatch gave no answer within 90 seconds' >&2; exit 91; }
       [ "$code" = 0 ] && { printf 'sbatch said `%s`, which is no job id\n' "$said" >&2; exit 91; }
       exit 90
     fi

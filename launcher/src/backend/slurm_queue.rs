@@ -93,9 +93,10 @@ pub fn waiting(reason: &str) -> String {
         "Resources" => "nodes are busy",
         "Priority" => "other jobs go first",
         "BeginTime" => "its time has not come",
-        "JobHeldUser" | "JobHeldAdmin" => "it is held: `scontrol release`",
+        "JobHeldUser" | "JobHeldAdmin" | "job requeued in held state" | "JobHoldMaxRequeue" => {
+            "it is held: `scontrol release`"
+        }
         "launch_failed_requeued_held" => "it could not be started and is held: `scontrol release`",
-        "job requeued in held state" | "JobHoldMaxRequeue" => "it is held: `scontrol release`",
         "Licenses" => "licences are taken",
         "Reservation" => "its reservation is not open, or full",
         "ReservationDeleted" => "its reservation is gone",

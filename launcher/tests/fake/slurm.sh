@@ -4,6 +4,11 @@
 world=$FAKE/slurm
 mkdir -p "$world/jobs"
 command=$(basename "$0")
+if [ "$command" = timeout ]; then
+    shift
+    [ "$1" = sbatch ] && [ -e "$world/odd/silent" ] && rm "$world/odd/silent" && exit 124
+    exec "$@"
+fi
 exec 8> "$world/lock"
 flock 8
 echo "$command" >> "$world/calls"

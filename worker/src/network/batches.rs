@@ -57,3 +57,18 @@ impl<'a> Batches<'a> {
         self.samples.batches(self.batch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::Single;
+
+    #[test]
+    fn one_rank_keeps_its_batches_and_all_of_them_are_a_group() {
+        let alone = Stage { comm: &Single, layers: 0..4 };
+        let samples = Samples { ids: vec![0; 64 * 3], length: 3, skipped: 0 };
+        let batches = Batches::of(&alone, &samples, 8);
+        assert_eq!((batches.batch, batches.group), (8, 8));
+        assert_eq!((batches.count(), batches.groups(), batches.behind(0), batches.behind(1)), (8, 1, 64, 0));
+    }
+}

@@ -42,8 +42,11 @@ impl Way<'_> {
         say: &mut dyn FnMut(String),
     ) -> Result<Begun<B::Tensor>> {
         let comm = stage.comm;
-        let mut begun =
-            Begun { start: Start::at(stage.layers.clone()), done: Vec::new(), samples: batches.behind(0) };
+        let mut begun = Begun {
+            start: Start::at(stage.layers.clone()),
+            done: Vec::new(),
+            samples: batches.samples.count(),
+        };
         match self {
             Self::Untold => {}
             Self::Alone(trail) => {
