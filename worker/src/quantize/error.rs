@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::{LinearWork, LowRank, StoredBytes, decode_weight};
 use crate::tensor::dtype::widen;
 use crate::tensor::host::{HostTensor, TensorView, for_each_dtype};
+use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Rows of a band: the largest side of a square that shares a scale.
 const BAND: usize = 128;
@@ -169,8 +170,9 @@ fn row_share(
     served.iter_mut().zip(&source).for_each(|(value, source)| *value -= source);
     let mut share = Share { error: dot(&served, &served), norm: dot(&source, &source), ..Share::default() };
     if let (Some(gram), true) = (origin.gram, with_output) {
-        share.output_error = quadratic(&served, gram);
-        share.output_norm = quadratic(&source, gram);
+        let set = InstructionSet::detect();
+        share.output_error = quadratic(set, &served, gram);
+        share.output_norm = quadratic(set, &source, gram);
     }
     share
 }
@@ -194,11 +196,18 @@ fn wide_row(matrix: TensorView<'_>, row: usize, columns: usize) -> Vec<f32> {
     })
 }
 
-/// `v · G · vᵀ`.
-fn quadratic(v: &[f32], gram: &[f32]) -> f64 {
-    v.iter().zip(gram.chunks_exact(v.len())).map(|(value, row)| f64::from(*value) * dot(v, row)).sum()
+dispatched! {
+    /// `v · G · vᵀ`.
+    fn quadratic(v: &[f32], gram: &[f32]) -> f64 {
+        let mut sum = 0.0;
+        for (value, row) in v.iter().zip(gram.chunks_exact(v.len())) {
+            sum += f64::from(*value) * dot(v, row);
+        }
+        sum
+    }
 }
 
+#[inline(always)]
 fn dot(left: &[f32], right: &[f32]) -> f64 {
     let mut lanes = [0f32; LANES];
     let (left, left_rest) = left.as_chunks::<LANES>();

@@ -174,10 +174,11 @@ impl<'a> Building<'a> {
         linears_of(self.assignment, self.model, layer).any(|linear| waits(self.assignment, linear.module))
     }
 
-    /// Whether a third look is worth its time: something of the layer is quantized.
+    /// Whether a third look is worth its time: something of the layer is quantized, and its output is read.
     fn goes_behind(&self, layer: usize) -> bool {
         let linears = linears_of(self.assignment, self.model, Some(layer));
         self.assignment.calibration.is_behind_quantized()
+            && self.lookout.unread != Some(layer)
             && (linears.count() > 0 || self.assignment.cache(layer).is_some())
     }
 

@@ -135,19 +135,20 @@ fn go<'a, B: Backend>(
         Streaming::AheadThenLayerByLayer if !stage.is_last() => start.passed_on,
         _ => usize::MAX,
     };
-    let looked = batches.behind(start.done) * layers * pass.passes;
-    let total = ((looked + batches.behind(ahead) * stage.layers.len()) * batches.samples.length) as u64;
-    reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
     let keeps_states = watcher.kept().is_some();
-    if keeps_states {
-        reporter.keep_layers();
-    }
     // The output head reads the final hidden states; few recipes ask for it.
     let head = model.module("lm_head")?;
     let is_to_the_end = start.layers.end == stage.layers.end;
     let mut network = Network::new(backend, weights).on(stage.clone(), pass.streaming);
     if stage.is_last() && !keeps_states && !(is_to_the_end && watcher.lookout().sees(head)) {
         network = network.without_end();
+        watcher.lookout_mut().unread = start.layers.clone().next_back();
+    }
+    let looked = batches.behind(start.done) * layers * pass.passes;
+    let total = ((looked + batches.behind(ahead) * stage.layers.len()) * batches.samples.length) as u64;
+    reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
+    if keeps_states {
+        reporter.keep_layers();
     }
     if let Some(ratio) = pass.experts_ratio {
         network = network.widen_experts(ratio);

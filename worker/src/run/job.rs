@@ -160,16 +160,16 @@ fn steps(
         numeric_path,
     });
     // Codecs run on the pool that calls them.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::input(format!("cannot start {threads} threads: {e}")))?;
     match gpu {
         None => {
             let backend = CpuBackend::new(threads, numeric_path)?;
-            pool.install(|| work(spec, attempt, (&backend, team.comm()), outcome, reporter))?;
+            backend.install(|| work(spec, attempt, (&backend, team.comm()), outcome, reporter))?;
         }
         Some(gpu) => {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .map_err(|e| Error::input(format!("cannot start {threads} threads: {e}")))?;
             let backend = CudaBackend::open(gpu.index as usize, threads, &places)?;
             if messages == Messages::Nccl {
                 team.join_gpus(&gpu, &places)?;

@@ -16,6 +16,8 @@ pub(super) struct Lookout<'a> {
     pub(super) samples: Option<&'a Samples>,
     /// None for a single process, and where nothing is kept.
     pub(super) relay: Option<Relay<'a>>,
+    /// The layer whose output nobody reads, if there is one.
+    pub(super) unread: Option<usize>,
     /// CPU time when it was last asked for, in seconds.
     since: f64,
 }
@@ -23,7 +25,7 @@ pub(super) struct Lookout<'a> {
 impl<'a> Lookout<'a> {
     /// Before a pass.
     pub(super) fn new(observer: Observer) -> Self {
-        Self { observer, samples: None, relay: None, since: cpu_seconds() }
+        Self { observer, samples: None, relay: None, unread: None, since: cpu_seconds() }
     }
 
     /// CPU time since it was last asked for, in seconds, and the tokens that went through a layer in it.

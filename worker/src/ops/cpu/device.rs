@@ -51,6 +51,12 @@ impl CpuBackend {
         Ok(Self { path, threads, scratch: Scratch::default() })
     }
 
+    /// Runs something on this backend's threads. What it has the backend do waits for no other thread then, and what it does
+    /// on the host shares the threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.threads.install(work)
+    }
+
     fn linear_of<E: ModelElement>(
         &self,
         x: &HostTensor,

@@ -4,6 +4,7 @@ use qlaunch_shared::numerics::Format;
 
 use crate::calibrate::BlockGrams;
 use crate::quantize::codec::Runs;
+use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// What a search makes small.
 #[derive(Debug, Clone, Copy)]
@@ -51,20 +52,12 @@ impl BlockHessians {
 impl Metric<'_> {
     /// The loss of each run of some rows, added to `losses` in the order of [`Runs::magnitudes`]; errors are f32, sums f64 in
     /// the order of rows and columns.
-    pub fn add_losses(self, runs: Runs, (source, rounded): (&[f32], &[f32]), losses: &mut [f64]) {
-        let (columns, across) = (runs.columns.max(1), runs.across().max(1));
-        let rows = source.chunks(columns).zip(rounded.chunks(columns));
-        let mut errors = vec![0f32; columns];
-        for (row, (source, rounded)) in rows.enumerate() {
-            self.errors(source, rounded, &mut errors);
-            let losses = &mut losses[row / runs.height.max(1) * across..][..across];
-            for (errors, loss) in errors.chunks(runs.width.max(1)).zip(losses) {
-                *loss += sum(errors);
-            }
-        }
+    pub fn add_losses(self, runs: Runs, compared: (&[f32], &[f32]), losses: &mut [f64]) {
+        add_losses(InstructionSet::detect(), self, runs, compared, losses);
     }
 
     /// What every element of one row counts.
+    #[inline(always)]
     fn errors(self, source: &[f32], rounded: &[f32], errors: &mut [f32]) {
         for ((error, value), rounded) in errors.iter_mut().zip(source).zip(rounded) {
             *error = value - rounded;
@@ -76,6 +69,21 @@ impl Metric<'_> {
                     let loss = hessians.loss(block, errors);
                     errors.fill(loss);
                 }
+            }
+        }
+    }
+}
+
+dispatched! {
+    fn add_losses(metric: Metric<'_>, runs: Runs, compared: (&[f32], &[f32]), losses: &mut [f64]) {
+        let (columns, across) = (runs.columns.max(1), runs.across().max(1));
+        let rows = compared.0.chunks(columns).zip(compared.1.chunks(columns));
+        let mut errors = vec![0f32; columns];
+        for (row, (source, rounded)) in rows.enumerate() {
+            metric.errors(source, rounded, &mut errors);
+            let losses = &mut losses[row / runs.height.max(1) * across..][..across];
+            for (errors, loss) in errors.chunks(runs.width.max(1)).zip(losses) {
+                *loss += sum(errors);
             }
         }
     }
@@ -94,6 +102,7 @@ pub(super) fn sum_of_block(values: &[f32; 16]) -> f32 {
 
 /// The sum of a run; in f64 with eight partial sums where it is no block of 16, so that its order does not depend on vector
 /// width.
+#[inline(always)]
 fn sum(values: &[f32]) -> f64 {
     if let Some(block) = values.as_array::<16>() {
         return f64::from(sum_of_block(block));

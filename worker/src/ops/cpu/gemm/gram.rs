@@ -9,9 +9,10 @@ use super::kernel::{KernelElement, MicroKernel, PackFrom, PackedElement};
 use super::pack::{LeftLayout, Matrix, RightLayout};
 use crate::ops::cpu::scratch::Scratch;
 
-/// Panels of rows that one task takes: their operands stay in the second-level cache.
+/// Panels of rows that one task takes: their operands stay in the second-level cache. So many of any kernel hold a multiple of
+/// 8 rows, which are packed at once.
 const PANELS: usize = 4;
-/// Columns that are turned into rows together.
+/// Columns and rows of a square that is mirrored at a time.
 const STRIPE: usize = 64;
 
 /// Adds `xᵀ · x` of `x` `[tokens, columns]` to the upper triangle of `sums` `[columns, columns]`, on the rayon pool that
@@ -29,22 +30,18 @@ pub(crate) fn add_gram<K: MicroKernel, E: KernelElement>(
     if tokens == 0 {
         return;
     }
-    let mut turned = scratch.take::<E>(x.len());
-    turned.par_chunks_mut(STRIPE * tokens).enumerate().for_each(|(stripe, turned)| {
-        turn(&x[stripe * STRIPE..], columns, turned, tokens);
-    });
     let layout = RightLayout::new::<K>(tokens);
     let mut right = scratch.take::<K::Packed>(layout.length::<K>(columns));
     right.par_chunks_mut(layout.panel_length()).enumerate().for_each(|(panel, packed)| {
         RightLayout::pack_from_columns::<K, E>(Matrix::dense(x, columns), panel, packed);
     });
-    let (turned, right): (&[E], &[K::Packed]) = (&turned, &right);
+    let right: &[K::Packed] = &right;
     let height = PANELS * K::ROWS;
     sums.par_chunks_mut(height * columns).enumerate().for_each(|(task, sums)| {
         let (first, rows) = (task * height, sums.len() / columns);
         let rows_of = LeftLayout::new::<K>(rows, tokens);
         let mut left = scratch.take::<K::Packed>(rows_of.length::<K>());
-        rows_of.pack::<K, E>(Matrix::dense(turned, tokens), first, &mut left);
+        rows_of.pack_from_right::<K>((right, layout), first, &mut left);
         let mut tile = scratch.take::<f32>(K::ROWS * K::COLUMNS);
         let begin = first / K::COLUMNS;
         let panels = right.chunks(layout.panel_length()).enumerate().skip(begin);
@@ -54,12 +51,20 @@ pub(crate) fn add_gram<K: MicroKernel, E: KernelElement>(
                 if at.end <= first + row_panel * K::ROWS {
                     continue;
                 }
+                let blocks = right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate();
+                let operands =
+                    blocks.map(|(block, right)| (rows_of.block::<K>(&left, row_panel, block), right));
+                if at.len() == K::COLUMNS && sums.len() == K::ROWS * columns {
+                    for (left, right) in operands {
+                        kernel.accumulate(left, right, &mut sums[at.start..], columns);
+                    }
+                    continue;
+                }
                 tile.fill(0.0);
                 for (tile, sums) in tile.chunks_mut(K::COLUMNS).zip(sums.chunks(columns)) {
                     tile[..at.len()].copy_from_slice(&sums[at.clone()]);
                 }
-                for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
-                    let left = rows_of.block::<K>(&left, row_panel, block);
+                for (left, right) in operands {
                     kernel.accumulate(left, right, &mut tile, K::COLUMNS);
                 }
                 for (tile, sums) in tile.chunks(K::COLUMNS).zip(sums.chunks_mut(columns)) {
@@ -68,16 +73,6 @@ pub(crate) fn add_gram<K: MicroKernel, E: KernelElement>(
             }
         }
     });
-}
-
-/// Turns the first columns of `x`, whose rows are `columns` apart, into rows of `tokens`.
-fn turn<E: Copy>(x: &[E], columns: usize, turned: &mut [E], tokens: usize) {
-    let width = turned.len() / tokens.max(1);
-    for (token, row) in x.chunks(columns).take(tokens).enumerate() {
-        for (column, value) in row[..width].iter().enumerate() {
-            turned[column * tokens + token] = *value;
-        }
-    }
 }
 
 /// Copies what is above the diagonal of a square matrix to below it.

@@ -22,6 +22,15 @@ pub(crate) trait PackedElement: PlainElement {
     const BLOCK: usize = BLOCK_BYTES / size_of::<Self>();
     /// Elements from one row of a left panel to the next.
     const STRIDE: usize = STRIDE_BYTES / size_of::<Self>();
+
+    /// Turns columns of 4-byte groups into rows, as far as the CPU does that at once; see `turn::turn_groups`.
+    #[inline(always)]
+    fn turn_groups(source: (&[Self], usize), target: (&mut [Self], usize), rows: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        return super::turn::turn_groups(source, target, rows);
+        #[cfg(not(target_arch = "x86_64"))]
+        return 0;
+    }
 }
 
 impl PackedElement for f32 {}

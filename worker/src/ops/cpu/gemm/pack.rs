@@ -109,6 +109,48 @@ impl LeftLayout {
             self.pack_row::<K, E>(elements, packed, row);
         }
     }
+
+    /// Packs rows that are the columns of a packed right operand, from column `first` on, which is a multiple of 8.
+    ///
+    /// # Panics
+    /// The right operand ends before them.
+    pub(crate) fn pack_from_right<K: MicroKernel>(
+        &self,
+        (right, layout): (&[K::Packed], RightLayout),
+        first: usize,
+        packed: &mut [K::Packed],
+    ) {
+        const { assert!(K::COLUMNS.is_multiple_of(SQUARE) && K::GROUP * size_of::<K::Packed>() == 4) };
+        assert!(first.is_multiple_of(SQUARE), "squares of columns would cross panels");
+        let (row_length, rows) = (K::COLUMNS * K::GROUP, self.panels * K::ROWS);
+        for (block, packed) in packed.chunks_mut(rows * K::Packed::STRIDE).enumerate() {
+            let begin = block * K::Packed::BLOCK;
+            let groups = (self.depth - begin).min(K::Packed::BLOCK).div_ceil(K::GROUP);
+            for start in (0..rows).step_by(SQUARE) {
+                let (panel, column) = ((first + start) / K::COLUMNS, (first + start) % K::COLUMNS);
+                let targets = &mut packed[start * K::Packed::STRIDE..];
+                // Rows that only fill up a panel.
+                let Some(source) = right.get(panel * layout.panel..(panel + 1) * layout.panel) else {
+                    targets.fill(K::Packed::from_f32(0.0));
+                    break;
+                };
+                let source = &source[begin * K::COLUMNS + column * K::GROUP..];
+                let columns = SQUARE.min(rows - start);
+                let done = match columns {
+                    SQUARE => {
+                        K::Packed::turn_groups((source, row_length), (targets, K::Packed::STRIDE), groups)
+                    }
+                    _ => 0,
+                };
+                for (column, target) in targets.chunks_mut(K::Packed::STRIDE).take(columns).enumerate() {
+                    for group in done..groups {
+                        let from = &source[group * row_length + column * K::GROUP..][..K::GROUP];
+                        target[group * K::GROUP..][..K::GROUP].copy_from_slice(from);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Where the columns of a right operand lie once they are packed.
@@ -209,11 +251,20 @@ impl RightLayout {
         if columns < K::COLUMNS || !source.rows.is_multiple_of(K::GROUP) {
             packed.fill(zero);
         }
-        for row in 0..source.rows {
-            let elements = &source.row(row)[first..][..columns];
-            let group = &mut packed[row / K::GROUP * K::GROUP * K::COLUMNS..][..K::GROUP * K::COLUMNS];
-            for (column, element) in elements.iter().enumerate() {
-                group[column * K::GROUP + row % K::GROUP] = K::Packed::pack_from(*element);
+        let row = |row: usize| &source.row(row)[first..][..columns];
+        for (index, group) in packed.chunks_exact_mut(K::GROUP * K::COLUMNS).enumerate() {
+            let begin = index * K::GROUP;
+            if K::GROUP == 2 && begin + 1 < source.rows {
+                let pairs = row(begin).iter().zip(row(begin + 1));
+                for (target, (upper, lower)) in group.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                    *target = [K::Packed::pack_from(*upper), K::Packed::pack_from(*lower)];
+                }
+                continue;
+            }
+            for at in begin..(begin + K::GROUP).min(source.rows) {
+                for (target, element) in group.chunks_exact_mut(K::GROUP).zip(row(at)) {
+                    target[at - begin] = K::Packed::pack_from(*element);
+                }
             }
         }
     }

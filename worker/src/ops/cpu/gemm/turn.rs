@@ -1,4 +1,5 @@
-//! Pairs of several rows, turned into rows of pairs: how bf16 weights are packed for a kernel that multiplies two at a time.
+//! Squares of 4-byte elements, turned: how bf16 weights are packed for a kernel that multiplies two at a time, and how a packed
+//! right operand becomes a left one.
 
 use std::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32,
@@ -31,10 +32,37 @@ pub(super) fn turn_pairs(rows: [&[bf16]; SIDE], packed: &mut [bf16], distance: u
     done
 }
 
+/// Writes column `c` of eight columns of 4-byte groups side by side to `target[c * to..]`; the groups of a row lie side by side,
+/// and rows are `from` elements apart. Whole squares of `rows` rows; returns how many rows are done. None where the CPU
+/// lacks AVX2.
+///
+/// # Panics
+/// `source` or `target` is too short for its rows.
+pub(super) fn turn_groups<E: Copy>(
+    (source, from): (&[E], usize),
+    (target, to): (&mut [E], usize),
+    rows: usize,
+) -> usize {
+    let group = 4 / size_of::<E>();
+    let done = rows / SIDE * SIDE;
+    if done == 0 || !is_x86_feature_detected!("avx2") {
+        return 0;
+    }
+    assert!(source.len() >= (done - 1) * from + SIDE * group, "no groups in the last row");
+    assert!(target.len() >= (SIDE - 1) * to + done * group, "no room for the last column");
+    for row in (0..done).step_by(SIDE) {
+        let sources = std::array::from_fn(|at| source[(row + at) * from..].as_ptr());
+        let target = target[row * group..].as_mut_ptr();
+        // SAFETY: AVX2 was found; each of the next 8 rows has 32 bytes, and each column has room for as many.
+        unsafe { turn_square(sources, target, to) }
+    }
+    done
+}
+
 /// # Safety
-/// Each source has 16 elements, and `target` has room for 16 at each of 8 multiples of `distance`.
+/// Each source has 32 bytes, and `target` has room for 32 bytes at each of 8 multiples of `distance` elements.
 #[target_feature(enable = "avx2")]
-unsafe fn turn_square(sources: [*const bf16; SIDE], target: *mut bf16, distance: usize) {
+unsafe fn turn_square<E>(sources: [*const E; SIDE], target: *mut E, distance: usize) {
     // SAFETY: the caller's word.
     let rows = sources.map(|source| unsafe { _mm256_loadu_si256(source.cast()) });
     let twos = [0, 2, 4, 6].map(|at| {
@@ -64,6 +92,22 @@ unsafe fn turn_square(sources: [*const bf16; SIDE], target: *mut bf16, distance:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_of_groups_become_rows() {
+        let rows = 21;
+        let source: Vec<f32> = (0..rows * 32).map(|at| at as f32).collect();
+        let mut target = vec![0f32; 8 * 50];
+        let done = turn_groups((&source[8..], 32), (&mut target, 50), rows);
+        if is_x86_feature_detected!("avx2") {
+            assert_eq!(done, 16);
+        }
+        for (column, turned) in target.chunks(50).enumerate() {
+            for (row, value) in turned[..done].iter().enumerate() {
+                assert_eq!(*value, (row * 32 + 8 + column) as f32);
+            }
+        }
+    }
 
     #[test]
     fn pairs_of_rows_become_rows_of_pairs() {
