@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::gemm::{
-    KernelElement, LeftLayout, Matrix, MicroKernel, PackFrom, PackedElement, RightLayout, WithKernel,
+    Begin, KernelElement, LeftLayout, Matrix, MicroKernel, PackFrom, PackedElement, RightLayout, WithKernel,
 };
 use super::scratch::Scratch;
 use super::softmax::{largest, rescale, weights, write_quotients};
@@ -198,12 +198,10 @@ where
                 if start + column > last_row {
                     continue;
                 }
-                for row in scores.chunks_mut(KEY_BLOCK) {
-                    row[column..column + K::COLUMNS].fill(0.0);
-                }
                 for (block, keys) in keys.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
                     let queries = layout.block::<K>(tile.queries, row_panel, block);
-                    self.kernel.accumulate(queries, keys, &mut scores[column..], KEY_BLOCK);
+                    let sums = (&mut scores[column..], KEY_BLOCK);
+                    self.kernel.accumulate(queries, keys, Begin::of_block(block), sums);
                 }
             }
         }
@@ -246,7 +244,8 @@ where
                 let seen = start * K::COLUMNS..end.next_multiple_of(K::GROUP) * K::COLUMNS;
                 for (block, values) in values[seen].chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
                     let weights = layout.block::<K>(tile.weights, row_panel, block);
-                    self.kernel.accumulate(weights, values, &mut gathered[panel * K::COLUMNS..], width);
+                    let sums = (&mut gathered[panel * K::COLUMNS..], width);
+                    self.kernel.accumulate(weights, values, Begin::Held, sums);
                 }
             }
         }

@@ -17,7 +17,7 @@ dispatched! {
                 *maximum = maximum.max(score * scale);
             }
         }
-        for (maximum, score) in maxima.iter_mut().zip(rest) {
+        for (maximum, score) in maxima.iter_mut().zip(filled_up(rest)) {
             *maximum = maximum.max(score * scale);
         }
         maxima.into_iter().fold(f32::NEG_INFINITY, f32::max)
@@ -33,7 +33,12 @@ dispatched! {
         for (scores, out) in score_chunks.iter().zip(out_chunks) {
             weigh(scores, scale, maximum, out, &mut sums);
         }
-        weigh(score_rest, scale, maximum, out_rest, &mut sums);
+        if !score_rest.is_empty() {
+            // Of the lanes behind, each adds zero to its sum.
+            let mut rounded = [E::from_f32(0.0); LANES];
+            weigh(&filled_up(score_rest), scale, maximum, &mut rounded, &mut sums);
+            out_rest.copy_from_slice(&rounded[..out_rest.len()]);
+        }
         let mut width = LANES / 2;
         while width > 0 {
             for lane in 0..width {
@@ -45,8 +50,22 @@ dispatched! {
     }
 }
 
+/// Scores with minus infinity behind them: loops over a fixed number of lanes are what the compiler makes vectors of.
 #[inline(always)]
-fn weigh<E: Element>(scores: &[f32], scale: f32, maximum: f32, out: &mut [E], sums: &mut [f32; LANES]) {
+fn filled_up(scores: &[f32]) -> [f32; LANES] {
+    let mut filled = [f32::NEG_INFINITY; LANES];
+    filled[..scores.len()].copy_from_slice(scores);
+    filled
+}
+
+#[inline(always)]
+fn weigh<E: Element>(
+    scores: &[f32; LANES],
+    scale: f32,
+    maximum: f32,
+    out: &mut [E; LANES],
+    sums: &mut [f32; LANES],
+) {
     for ((sum, score), out) in sums.iter_mut().zip(scores).zip(out) {
         let weight = exp(score * scale - maximum);
         *sum += weight;

@@ -4,7 +4,7 @@ use std::arch::x86_64::{
     _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
-use super::kernel::{MicroKernel, PackedElement, checked_groups};
+use super::kernel::{Begin, MicroKernel, PackedElement, checked_groups};
 
 /// Lanes of a register.
 const LANES: usize = 8;
@@ -29,10 +29,10 @@ impl MicroKernel for Avx2 {
     const GROUP: usize = 1;
 
     #[inline(always)]
-    fn accumulate(self, left: &[f32], right: &[f32], sums: &mut [f32], stride: usize) {
+    fn accumulate(self, left: &[f32], right: &[f32], begin: Begin, (sums, stride): (&mut [f32], usize)) {
         let groups = checked_groups::<Self>(left, right, sums, stride);
         // SAFETY: `detect` found the instructions; `checked_groups` found the slices long enough for every access.
-        unsafe { accumulate(groups, left.as_ptr(), right.as_ptr(), (sums.as_mut_ptr(), stride)) }
+        unsafe { accumulate(groups, left.as_ptr(), right.as_ptr(), begin, (sums.as_mut_ptr(), stride)) }
     }
 }
 
@@ -40,12 +40,20 @@ impl MicroKernel for Avx2 {
 /// `left` holds `ROWS` rows of `STRIDE` elements, `right` holds `groups` pairs of registers, and `sums` a tile
 /// whose rows are its second part apart.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn accumulate(groups: usize, left: *const f32, right: *const f32, sums: (*mut f32, usize)) {
+unsafe fn accumulate(
+    groups: usize,
+    left: *const f32,
+    right: *const f32,
+    begin: Begin,
+    sums: (*mut f32, usize),
+) {
     let mut tile = [[_mm256_setzero_ps(); 2]; ROWS];
-    for (row, tile) in tile.iter_mut().enumerate() {
-        for (half, sum) in tile.iter_mut().enumerate() {
-            // SAFETY: inside the tile.
-            *sum = unsafe { _mm256_loadu_ps(sums.0.add(row * sums.1 + half * LANES)) };
+    if begin == Begin::Held {
+        for (row, tile) in tile.iter_mut().enumerate() {
+            for (half, sum) in tile.iter_mut().enumerate() {
+                // SAFETY: inside the tile.
+                *sum = unsafe { _mm256_loadu_ps(sums.0.add(row * sums.1 + half * LANES)) };
+            }
         }
     }
     for group in 0..groups {

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use half::bf16;
 
-use super::kernel::{MicroKernel, PackedElement, checked_groups};
+use super::kernel::{Begin, MicroKernel, PackedElement, checked_groups};
 
 /// Lanes of a register.
 const LANES: usize = 16;
@@ -32,11 +32,17 @@ impl MicroKernel for Avx512Bf16 {
     const GROUP: usize = 2;
 
     #[inline(always)]
-    fn accumulate(self, left: &[bf16], right: &[bf16], sums: &mut [f32], stride: usize) {
+    fn accumulate(self, left: &[bf16], right: &[bf16], begin: Begin, (sums, stride): (&mut [f32], usize)) {
         let groups = checked_groups::<Self>(left, right, sums, stride);
         // SAFETY: `detect` found the instructions; `checked_groups` found the slices long enough for every access.
         unsafe {
-            accumulate(groups, left.as_ptr().cast(), right.as_ptr().cast(), (sums.as_mut_ptr(), stride))
+            accumulate(
+                groups,
+                left.as_ptr().cast(),
+                right.as_ptr().cast(),
+                begin,
+                (sums.as_mut_ptr(), stride),
+            )
         }
     }
 }
@@ -45,13 +51,21 @@ impl MicroKernel for Avx512Bf16 {
 /// `left` holds `ROWS` rows of `STRIDE / 2` pairs, `right` holds `groups` pairs of registers, and `sums` a tile
 /// whose rows are its second part apart.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn accumulate(groups: usize, left: *const i32, right: *const __m512i, sums: (*mut f32, usize)) {
+unsafe fn accumulate(
+    groups: usize,
+    left: *const i32,
+    right: *const __m512i,
+    begin: Begin,
+    sums: (*mut f32, usize),
+) {
     const STRIDE: usize = bf16::STRIDE / 2;
     let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
-    for (row, tile) in tile.iter_mut().enumerate() {
-        for (half, sum) in tile.iter_mut().enumerate() {
-            // SAFETY: inside the tile.
-            *sum = unsafe { _mm512_loadu_ps(sums.0.add(row * sums.1 + half * LANES)) };
+    if begin == Begin::Held {
+        for (row, tile) in tile.iter_mut().enumerate() {
+            for (half, sum) in tile.iter_mut().enumerate() {
+                // SAFETY: inside the tile.
+                *sum = unsafe { _mm512_loadu_ps(sums.0.add(row * sums.1 + half * LANES)) };
+            }
         }
     }
     for group in 0..groups {

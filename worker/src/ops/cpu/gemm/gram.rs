@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::kernel::{KernelElement, MicroKernel, PackFrom, PackedElement};
+use super::kernel::{Begin, KernelElement, MicroKernel, PackFrom, PackedElement};
 use super::pack::{LeftLayout, Matrix, RightLayout};
 use crate::ops::cpu::scratch::Scratch;
 
@@ -56,7 +56,7 @@ pub(crate) fn add_gram<K: MicroKernel, E: KernelElement>(
                     blocks.map(|(block, right)| (rows_of.block::<K>(&left, row_panel, block), right));
                 if at.len() == K::COLUMNS && sums.len() == K::ROWS * columns {
                     for (left, right) in operands {
-                        kernel.accumulate(left, right, &mut sums[at.start..], columns);
+                        kernel.accumulate(left, right, Begin::Held, (&mut sums[at.start..], columns));
                     }
                     continue;
                 }
@@ -65,7 +65,7 @@ pub(crate) fn add_gram<K: MicroKernel, E: KernelElement>(
                     tile[..at.len()].copy_from_slice(&sums[at.clone()]);
                 }
                 for (left, right) in operands {
-                    kernel.accumulate(left, right, &mut tile, K::COLUMNS);
+                    kernel.accumulate(left, right, Begin::Held, (&mut tile, K::COLUMNS));
                 }
                 for (tile, sums) in tile.chunks(K::COLUMNS).zip(sums.chunks_mut(columns)) {
                     sums[at.clone()].copy_from_slice(&tile[..at.len()]);
@@ -142,11 +142,10 @@ where
         let mut sums = scratch.take::<f32>(source.rows.next_multiple_of(K::ROWS) * K::COLUMNS);
         let mut totals = vec![0f64; source.rows];
         for (panel, right) in self.panels.iter().enumerate() {
-            sums.fill(0.0);
             for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
                 for (row_panel, sums) in sums.chunks_mut(K::ROWS * K::COLUMNS).enumerate() {
                     let left = layout.block::<K>(&left, row_panel, block);
-                    self.kernel.accumulate(left, right, sums, K::COLUMNS);
+                    self.kernel.accumulate(left, right, Begin::of_block(block), (sums, K::COLUMNS));
                 }
             }
             let first = panel * K::COLUMNS;

@@ -1,7 +1,7 @@
 //! What a register-tiled kernel is, and which one a numeric path uses for an element type.
 //!
 //! A kernel adds the product of a panel of rows and a panel of columns to a tile of sums. Each sum is one chain over
-//! `k`, first to last, that starts from what the tile holds. So cutting `k` into blocks, as the driver does for the
+//! `k`, first to last, that starts from zero or from what the tile holds. So cutting `k` into blocks, as the driver does for the
 //! caches' sake, changes no bit; neither do the tile's place, its neighbours or padding.
 
 use crate::ops::cpu::scratch::PlainElement;
@@ -73,6 +73,23 @@ impl PackFrom<half::bf16> for half::bf16 {
     }
 }
 
+/// What the sums of a tile begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Zeros, whatever the tile holds.
+    Zero,
+    /// What the tile holds.
+    Held,
+}
+
+impl Begin {
+    /// Of a block of `k`, where tiles are new.
+    #[inline(always)]
+    pub(crate) fn of_block(block: usize) -> Self {
+        if block == 0 { Self::Zero } else { Self::Held }
+    }
+}
+
 /// A register-tiled kernel. Holding a value of the type proves that the CPU has its instructions.
 pub(crate) trait MicroKernel: Copy + Send + Sync + 'static {
     /// What it multiplies.
@@ -84,14 +101,20 @@ pub(crate) trait MicroKernel: Copy + Send + Sync + 'static {
     /// Neighbours along `k` that it multiplies together; they lie side by side in right panels.
     const GROUP: usize;
 
-    /// Adds `Σ left[r][i] · right[i][c]` over at most one block of `k` to `sums[r * stride + c]`.
+    /// Adds `Σ left[r][i] · right[i][c]` over at most one block of `k` to what `sums[r * stride + c]` begins with; the second part of `sums` is `stride`.
     ///
     /// `left` holds `ROWS` rows, `Packed::STRIDE` apart; `right` holds its groups of `k`, each of
     /// `COLUMNS · GROUP` elements, and its length says how many.
     ///
     /// # Panics
     /// A slice is too short for the tile.
-    fn accumulate(self, left: &[Self::Packed], right: &[Self::Packed], sums: &mut [f32], stride: usize);
+    fn accumulate(
+        self,
+        left: &[Self::Packed],
+        right: &[Self::Packed],
+        begin: Begin,
+        sums: (&mut [f32], usize),
+    );
 }
 
 /// Checks a kernel's operands and returns the number of groups of `k`.

@@ -22,7 +22,9 @@ pub(crate) use avx512::Avx512;
 pub(crate) use avx512bf16::Avx512Bf16;
 pub(crate) use driver::{Product, linear};
 pub(crate) use gram::{Form, add_gram, mirror};
-pub(crate) use kernel::{KernelElement, MicroKernel, PackFrom, PackedElement, WithKernel, with_wide_kernel};
+pub(crate) use kernel::{
+    Begin, KernelElement, MicroKernel, PackFrom, PackedElement, WithKernel, with_wide_kernel,
+};
 pub(crate) use pack::{LeftLayout, Matrix, RightLayout};
 pub(crate) use portable::Portable;
 

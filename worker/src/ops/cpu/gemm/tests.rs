@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::kernel::Begin;
 use super::kernel::{MicroKernel, PackFrom, PackedElement};
 use super::pack::{LeftLayout, Matrix, RightLayout};
 use super::portable::Portable;
@@ -28,7 +29,7 @@ where
     RightLayout::pack_from_rows::<K, E>(Matrix::dense(w, k), 0, &mut right);
     let mut sums = vec![0.25; K::ROWS * K::COLUMNS];
     for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
-        kernel.accumulate(layout.block::<K>(&left, 0, block), right, &mut sums, K::COLUMNS);
+        kernel.accumulate(layout.block::<K>(&left, 0, block), right, Begin::Held, (&mut sums, K::COLUMNS));
     }
     sums
 }
