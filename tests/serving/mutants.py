@@ -41,13 +41,24 @@ def swapped_nibbles(tensors):
             tensors[name] = (tensor << 4) | (tensor >> 4)
 
 
+def taken_out(folder):
+    """All tensors of a checkpoint, whose files are removed: it may have one for each layer."""
+    tensors = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".safetensors"):
+            tensors |= load_file(os.path.join(folder, name))
+        if name.endswith((".safetensors", ".safetensors.index.json")):
+            os.remove(os.path.join(folder, name))
+    return tensors
+
+
 def main():
     checkpoint, out = sys.argv[1:]
     for damage in (missing_shard_scale, unshared_global_scale, scale_bits_as_integers, infinite_input_scale,
                    swapped_nibbles):
         folder = os.path.join(out, damage.__name__)
         shutil.copytree(checkpoint, folder)
-        tensors = load_file(os.path.join(folder, "model.safetensors"))
+        tensors = taken_out(folder)
         damage(tensors)
         save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
         print(folder)
