@@ -1,7 +1,8 @@
 """Makes checkpoints by ModelOpt on one thread, one for each line of standard input; answers each with a line of JSON.
 
-A line is {"model", "recipe", "tokens", "samples", "batch", "out"}: `recipe` is a preset of ModelOpt's library, a recipe of it
-(`general/ptq/…`) or a file; `tokens` an .npy file of which so many samples are taken, or null for a recipe without a forward pass.
+A line is {"model", "recipe", "tokens", "samples", "batch", "out", "most_cpu_s"}: `recipe` is a preset of ModelOpt's library, a recipe
+of it (`general/ptq/…`) or a file; `tokens` an .npy file of which so many samples are taken, or null for a recipe without a forward
+pass; a job that takes `most_cpu_s` is stopped there, and its answer says so: {"stopped": true}.
 ModelOpt is imported once. Every job is a fork of the process that did so, so that its CPU-seconds hold no imports and
 its peak memory is its own (somewhat below that of a fresh process: libraries that it does not touch are not counted).
 """
@@ -9,6 +10,8 @@ its peak memory is its own (somewhat below that of a fresh process: libraries th
 import gc
 import json
 import os
+import resource
+import signal
 import sys
 import time
 import traceback
@@ -73,6 +76,8 @@ def make(job):
 
 def in_child(job, answer):
     """Never returns: the child ends without the parent's teardown."""
+    # The kernel ends it by SIGXCPU.
+    resource.setrlimit(resource.RLIMIT_CPU, (job["most_cpu_s"], resource.RLIM_INFINITY))
     try:
         report = {"phases_cpu_s": make(job)}
     except BaseException as failure:  # Whatever it is, the parent must hear of it.
@@ -92,7 +97,11 @@ def forked(job):
     os.close(writing)
     _, status, usage = os.wait4(child, 0)
     with os.fdopen(reading) as pipe:
-        report = json.loads(pipe.read() or json.dumps({"error": f"the process ended with status {status}"}))
+        said = pipe.read()
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        report = {"stopped": True}
+    else:
+        report = json.loads(said) if said else {"error": f"the process ended with status {status}"}
     return {
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
         "wall_s": round(time.perf_counter() - begun, 3),

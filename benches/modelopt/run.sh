@@ -2,9 +2,10 @@
 # qlaunch against NVIDIA ModelOpt 0.47 in the same run: CPU-seconds, FLOP rate, peak memory; writes
 # benches/results/modelopt.json and prints a table with a verdict for every target.
 #
-# usage: benches/modelopt/run.sh [--quick] [--only TEXT] [--rounds N]
+# usage: benches/modelopt/run.sh [--quick] [--only TEXT] [--rounds N] [--most-times N]
 #   --quick   random models of two layers, one round; the figures go to $QLAUNCH_BENCH_DIR/modelopt-quick.json
 #   --only    only the lines whose names contain TEXT, as in `calibrate/` or `tiny-llama/int4_awq`; the others stay
+#   --most-times  ModelOpt is stopped where it has taken N times our CPU-seconds (default 20), five minutes at least
 #   QLAUNCH_MODELOPT_PYTHON  a python that has ModelOpt; without it, install.sh makes one
 #   QLAUNCH_BENCH_DIR        random models and outputs (default ~/.cache/qlaunch/bench; 8 GB)
 # The whole run takes an hour or two on an idle machine. Needs Rust and Python 3.11 or newer.

@@ -92,6 +92,11 @@ impl<'a, B: Backend> Network<'a, B> {
         Self { is_end_read: false, ..self }
     }
 
+    /// Of the layers that are gone through, the one whose output nobody reads.
+    pub fn unread(&self, layers: &Range<usize>) -> Option<usize> {
+        layers.clone().next_back().filter(|_| !self.is_end_read)
+    }
+
     /// Lets the tap see each token at the router's first `ratio` of all experts too, in (0, 1], before it sees it at those that the
     /// model uses; what they make of it goes nowhere (`moe_calib_experts_ratio`, modelopt.md §2.3).
     #[must_use]
@@ -155,14 +160,12 @@ impl<'a, B: Backend> Network<'a, B> {
             tables: &tables,
             length,
             experts_ratio: self.experts_ratio,
-            unread: start.layers.clone().next_back().filter(|_| !self.is_end_read),
+            unread: self.unread(&start.layers),
         };
         // Those behind may need what this rank has no use for any more.
         let is_asked = start.states.is_none() || self.stage.comm.size() > 1;
-        let embedded = match is_asked && self.stage.is_first() {
-            true => self.embed(batches)?,
-            false => Vec::new(),
-        };
+        let is_embedding = is_asked && self.stage.is_first();
+        let embedded = if is_embedding { self.embed(batches)? } else { Vec::new() };
         let streaming = match self.stage.comm.size() {
             1 => Streaming::LayerByLayer,
             _ => self.streaming,

@@ -53,12 +53,6 @@ impl<'a> Building<'a> {
         Self { assignment, model, lookout, production, output, known, look, silent_experts }
     }
 
-    /// How often each batch goes through a layer.
-    pub(super) fn passes(&self) -> usize {
-        let waits = self.assignment.linears.iter().any(|linear| waits(self.assignment, linear.module));
-        1 + usize::from(waits) + usize::from(self.assignment.calibration.is_behind_quantized())
-    }
-
     /// How batches may go through the layers of one of several ranks.
     pub(super) fn streaming(&self) -> Streaming {
         if self.assignment.calibration.is_behind_quantized() {
@@ -253,6 +247,10 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
         self.output.kept()
     }
 
+    fn looks(&self, layer: usize) -> usize {
+        1 + usize::from(self.waits(Some(layer))) + usize::from(self.goes_behind(layer))
+    }
+
     fn observed(&self) -> Observed {
         self.output.kept().map(Kept::observed).unwrap_or_default()
     }
@@ -272,7 +270,8 @@ impl<'a, B: Backend> Watcher<'a, B> for Building<'a> {
 
 impl<B: Backend> Tap<B> for Building<'_> {
     fn demands(&self) -> Demands {
-        let repeats = self.passes() > 1;
+        let waits = self.assignment.linears.iter().any(|linear| waits(self.assignment, linear.module));
+        let repeats = waits || self.assignment.calibration.is_behind_quantized();
         Demands { codes: true, repeats, ..Tap::<B>::demands(&self.lookout.observer) }
     }
 

@@ -98,7 +98,6 @@ pub(super) fn collect<B: Backend>(
             stage: &stage,
             batches: Batches::of(&stage, &samples, source.batch_size),
             streaming: collector.streaming(),
-            passes: 1,
             experts_ratio: ratio,
         };
         forward(backend, pass, &mut collector, reporter)?;

@@ -29,6 +29,11 @@ pub(super) trait Watcher<'a, B: Backend>: Tap<B> {
     /// Statistics that it observes, by their keys.
     fn observed(&self) -> Observed;
 
+    /// How often each batch goes through a layer.
+    fn looks(&self, _layer: usize) -> usize {
+        1
+    }
+
     /// Whether the inputs of a layer, or with `None` of what stands outside of layers, have to be seen once more.
     ///
     /// # Errors
@@ -47,8 +52,6 @@ pub(super) struct Forward<'a, 'w> {
     pub(super) batches: Batches<'a>,
     /// How they go through the layers of several ranks.
     pub(super) streaming: Streaming,
-    /// How often each batch goes through a layer.
-    pub(super) passes: usize,
     /// Share of the experts that every token is to be shown to.
     pub(super) experts_ratio: Option<f64>,
 }
@@ -142,9 +145,10 @@ fn go<'a, B: Backend>(
     let mut network = Network::new(backend, weights).on(stage.clone(), pass.streaming);
     if stage.is_last() && !keeps_states && !(is_to_the_end && watcher.lookout().sees(head)) {
         network = network.without_end();
-        watcher.lookout_mut().unread = start.layers.clone().next_back();
     }
-    let looked = batches.behind(start.done) * layers * pass.passes;
+    watcher.lookout_mut().unread = network.unread(&start.layers);
+    let looks: usize = start.layers.clone().map(|layer| watcher.looks(layer)).sum();
+    let looked = batches.behind(start.done) * looks;
     let total = ((looked + batches.behind(ahead) * stage.layers.len()) * batches.samples.length) as u64;
     reporter.begin(Phase::Calibrate, total, Unit::TokenLayers, Some(layers));
     if keeps_states {

@@ -168,7 +168,6 @@ pub(super) fn build<'a, B: Backend>(
             stage,
             batches: Batches::of(stage, &data.samples, data.batch_size),
             streaming: building.streaming(),
-            passes: building.passes(),
             experts_ratio: building.experts_ratio(),
         };
         forward(backend, pass, &mut building, reporter)?;

@@ -37,7 +37,7 @@ pub(super) fn awq_clip(linears: &mut [LinearWork], options: &AwqClip, statistics
             (Clipped::Tensor, Some(gram), _) => {
                 let form = match last.take().filter(|(known, _)| Arc::ptr_eq(known, gram)) {
                     Some((_, form)) => form,
-                    None => QuadraticForm::new(path, &gram.sums, gram.columns),
+                    None => QuadraticForm::rounded(path, &gram.sums, gram.columns),
                 };
                 clip_tensor(linear, &ratios(options), &form)?;
                 last = Some((Arc::clone(gram), form));
@@ -103,7 +103,7 @@ fn clip_blocks(linear: &mut LinearWork, ratios: &[f32], grams: &BlockGrams, path
         .map(|block| {
             let strip = Strip::new(linear, &weight, (rows, columns), (block, width));
             let gram = &grams.sums[block * width * width..][..width * width];
-            strip.best(ratios, &QuadraticForm::new(path, &strip.cut(gram, width), strip.width))
+            strip.best(ratios, &QuadraticForm::exact(path, &strip.cut(gram, width), strip.width))
         })
         .collect();
     let mut sum = 0f64;

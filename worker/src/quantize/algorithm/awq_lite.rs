@@ -4,9 +4,9 @@
 //! The squared error of the output over all tokens is a quadratic form of the weight's error: `Σ ‖E·x‖² = tr(E·G·Eᵀ)` with
 //! `G = XᵀX`, so activations are seen once and not once for every exponent.
 //!
-//! Losses are ModelOpt's definition in f32: nothing is rounded but the weight to its format. ModelOpt rounds means, factors and
-//! outputs to the model's type as well; that moves losses by more than exponents differ, so its own choices change with the
-//! instruction set it runs on.
+//! Losses are ModelOpt's definition in f32: nothing is rounded but the weight to its format and, off the diagonal, what the
+//! form multiplies to bf16. ModelOpt rounds means, factors and outputs to the model's type as well; that moves losses by more
+//! than exponents differ, so its own choices change with the instruction set it runs on.
 
 use std::sync::Arc;
 
@@ -18,11 +18,13 @@ use qlaunch_shared::protocol::NumericPath;
 use rayon::prelude::*;
 
 use super::dispatch::missing;
+use super::smoothquant::column_amax;
 use crate::calibrate::{Channels, Gram, Statistics};
 use crate::ops::CpuPath;
 use crate::ops::cpu::QuadraticForm;
 use crate::quantize::{LinearWork, magnitudes, simulate_weight, smooth};
-use crate::tensor::host::HostTensor;
+use crate::tensor::host::{Elements, TensorView};
+use crate::tensor::simd::{InstructionSet, dispatched};
 
 /// Finds and applies the factors of every linear that is planned to be smoothed.
 ///
@@ -38,7 +40,7 @@ pub(super) fn awq_lite(linears: &mut [LinearWork], options: &AwqLite, statistics
         let (Some(channels), Some(gram)) = (&seen.channels, &seen.gram) else { return Err(missing(linear)) };
         let form = match last.take().filter(|(known, _)| Arc::ptr_eq(known, gram)) {
             Some((_, form)) => form,
-            None => QuadraticForm::new(path, &gram.sums, gram.columns),
+            None => QuadraticForm::rounded(path, &gram.sums, gram.columns),
         };
         let found = Search::new(linear, channels).best(options, &form)?;
         linear.remark("awq_lite", "alpha", found.alpha);
@@ -63,8 +65,12 @@ struct Search<'a> {
     format: Format,
     /// How much of its block's largest magnitude a column's elements have on average, `[columns]`.
     importance: Vec<f32>,
+    /// The largest magnitude of each column, `[columns]`.
+    peaks: Vec<f32>,
     /// Mean magnitude of each input channel.
     activity: &'a [f32],
+    /// Rows that are rounded and weighed together.
+    band: usize,
 }
 
 /// What was found.
@@ -82,8 +88,9 @@ impl<'a> Search<'a> {
             other => other,
         };
         let weight = linear.weight.to_f32();
-        let importance = importance(linear.shape(), &weight, format.block());
-        Self { linear, weight, format, importance, activity: &channels.mean }
+        let shape @ [rows, columns] = linear.shape();
+        let (importance, peaks) = (importance(shape, &weight, format.block()), column_amax(&weight, columns));
+        Self { linear, weight, format, importance, peaks, activity: &channels.mean, band: band(format, rows) }
     }
 
     /// Tries all exponents; the first of the best ones counts.
@@ -118,23 +125,54 @@ impl<'a> Search<'a> {
 
     /// The squared error of the output over all tokens, where the weight is rounded under these factors.
     fn loss(&self, scale: &[f32], form: &QuadraticForm) -> Result<f64> {
-        let shape = self.linear.shape();
-        let columns = shape[1].max(1);
-        let mut scaled = self.weight.clone();
-        scaled.par_chunks_mut(columns).for_each(|row| {
-            row.iter_mut().zip(scale).for_each(|(value, factor)| *value *= factor);
-        });
-        let scaled = HostTensor::new::<f32>(shape, scaled)?;
-        let found = magnitudes(scaled.view(), self.format)?;
-        let mut error = scaled.to_f32();
-        drop(scaled);
-        simulate_weight(&mut error, shape, self.format, &found)?;
-        error.par_chunks_mut(columns).zip(self.weight.par_chunks(columns)).for_each(|(row, weight)| {
-            for ((value, factor), weight) in row.iter_mut().zip(scale).zip(weight) {
-                *value = *value / factor - weight;
+        // Factors are positive, so the largest of a column stays its largest.
+        let largest = self.peaks.iter().zip(scale).map(|(peak, factor)| peak * factor).fold(0f32, f32::max);
+        let bands = self.weight.par_chunks((self.band * scale.len()).max(1));
+        let losses = bands.map(|band| self.losses(band, scale, largest, form));
+        Ok(losses.collect::<Result<Vec<_>>>()?.iter().flatten().sum())
+    }
+
+    /// What each row of a band adds to the loss, where the whole weight's largest magnitude under these factors is `largest`.
+    fn losses(&self, band: &[f32], scale: &[f32], largest: f32, form: &QuadraticForm) -> Result<Vec<f64>> {
+        let shape = [band.len() / scale.len().max(1), scale.len()];
+        let (set, mut error) = (InstructionSet::detect(), band.to_vec());
+        multiply(set, &mut error, scale);
+        let found = magnitudes(TensorView::new(&shape, Elements::F32(&error))?, self.format)?;
+        simulate_weight(&mut error, shape, self.format, &found.of_part(self.format, largest))?;
+        subtract(set, &mut error, scale, band);
+        Ok(form.of_rows(&error))
+    }
+}
+
+dispatched! {
+    /// Multiplies the columns of some rows with factors.
+    fn multiply(rows: &mut [f32], factors: &[f32]) {
+        for row in rows.chunks_mut(factors.len().max(1)) {
+            row.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+        }
+    }
+}
+
+dispatched! {
+    /// Takes factors on columns back, and leaves the difference to what the rows were.
+    fn subtract(rows: &mut [f32], factors: &[f32], before: &[f32]) {
+        let columns = factors.len().max(1);
+        for (row, before) in rows.chunks_mut(columns).zip(before.chunks(columns)) {
+            for ((value, factor), before) in row.iter_mut().zip(factors).zip(before) {
+                *value = *value / factor - before;
             }
-        });
-        Ok(form.of_rows(&error).iter().sum())
+        }
+    }
+}
+
+/// Rows that are rounded and weighed together: enough to pay for a matrix's way through the caches, and few enough to stay
+/// there themselves. Squares do not reach across them; the scales of NF4 are scaled all over the weight.
+fn band(format: Format, rows: usize) -> usize {
+    const ROWS: usize = 128;
+    match format {
+        Format::Nf4 => rows,
+        Format::Fp8Block { block } => ROWS.next_multiple_of((block as usize).max(1)),
+        _ => ROWS,
     }
 }
 

@@ -87,14 +87,7 @@ fn eliminate(
 ) {
     subtract(set, before, (rows, n), (first, panel));
     for rows in rows.chunks_mut(SIDE * n) {
-        let mut values = [[0f64; PANEL]; SIDE];
-        for (values, row) in values.iter_mut().zip(rows.chunks(n)) {
-            values[..panel.len()].copy_from_slice(&row[panel.clone()]);
-        }
-        solve(set, triangle, &mut values);
-        for (values, row) in values.iter().zip(rows.chunks_mut(n)) {
-            row[panel.clone()].copy_from_slice(&values[..panel.len()]);
-        }
+        with_columns((rows, n), panel, |_, values| solve(set, triangle, values));
     }
 }
 
@@ -110,19 +103,30 @@ fn subtract(
         for rows in rows.chunks_mut(SIDE * n) {
             for (column, group) in panel.clone().step_by(LANES).zip(before.groups()) {
                 let columns = column..usize::min(column + LANES, panel.end);
-                let mut sums = [[0f64; LANES]; SIDE];
-                for (sums, row) in sums.iter_mut().zip(rows.chunks(n)) {
-                    sums[..columns.len()].copy_from_slice(&row[columns.clone()]);
-                }
-                // For a row that is missing the last one stands in.
-                let last = rows.len() / n - 1;
-                let left = std::array::from_fn(|row| &rows[row.min(last) * n..][depth.clone()]);
-                subtract_products(set, left, &group[depth.clone()], &mut sums);
-                for (sums, row) in sums.iter().zip(rows.chunks_mut(n)) {
-                    row[columns.clone()].copy_from_slice(&sums[..columns.len()]);
-                }
+                with_columns((rows, n), &columns, |rows, sums| {
+                    // For a row that is missing the last one stands in.
+                    let last = rows.len() / n - 1;
+                    let left = std::array::from_fn(|row| &rows[row.min(last) * n..][depth.clone()]);
+                    subtract_products(set, left, &group[depth.clone()], sums);
+                });
             }
         }
+    }
+}
+
+/// Changes some columns of at most [`SIDE`] rows; what is missing of them is filled up with zeros.
+fn with_columns<const WIDTH: usize>(
+    (rows, n): (&mut [f64], usize),
+    columns: &Range<usize>,
+    change: impl FnOnce(&[f64], &mut [[f64; WIDTH]; SIDE]),
+) {
+    let mut values = [[0f64; WIDTH]; SIDE];
+    for (values, row) in values.iter_mut().zip(rows.chunks(n)) {
+        values[..columns.len()].copy_from_slice(&row[columns.clone()]);
+    }
+    change(rows, &mut values);
+    for (values, row) in values.iter().zip(rows.chunks_mut(n)) {
+        row[columns.clone()].copy_from_slice(&values[..columns.len()]);
     }
 }
 

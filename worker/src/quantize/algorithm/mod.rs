@@ -19,6 +19,7 @@ mod smoothquant;
 mod specimen;
 mod svdquant;
 mod sweep;
+mod tally;
 
 pub use dispatch::calibrate;
 pub use histogram::Histogram;

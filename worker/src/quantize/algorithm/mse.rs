@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::metric::{BlockHessians, Metric, loss_runs};
 use super::sweep::sweep;
+use super::tally::Tally;
 use crate::quantize::simulate::fixed_scales;
 use crate::quantize::{LinearWork, Magnitudes, fine_count, simulate_rows};
 
@@ -120,26 +121,45 @@ fn search_scalar(
     hessians: &(dyn Fn(&LinearWork) -> Option<BlockHessians> + Sync),
 ) {
     let amax = members.iter().fold(0f32, |amax, linear| amax.max(*scalar_of(&linear.magnitudes, scalar)));
-    let mut losses = vec![0f64; multipliers.len()];
-    for linear in members.iter() {
-        let hessians = hessians(linear);
-        let of_bands = band_losses(linear, metric(hessians.as_ref()), multipliers, &|_, multiplier| {
-            let mut tried = Magnitudes { fine: Vec::new(), tensor: linear.magnitudes.tensor };
-            set_scalar(&mut tried, scalar, amax * multiplier);
-            tried
-        });
-        for band in of_bands {
-            for (sum, loss) in losses.iter_mut().zip(band.losses.iter().flatten()) {
-                *sum += loss;
-            }
+    let hessians: Vec<Option<BlockHessians>> = members.iter().map(|linear| hessians(linear)).collect();
+    let tried = |linear: &LinearWork, multiplier: f32| {
+        let mut tried = Magnitudes { fine: Vec::new(), tensor: linear.magnitudes.tensor };
+        set_scalar(&mut tried, scalar, amax * multiplier);
+        tried
+    };
+    let counts_alone = scalar == Searched::OnlyFine && hessians.iter().all(Option::is_none);
+    let losses: Vec<f64> = match counts_alone.then(|| Tally::of(members)).flatten() {
+        Some(tally) => {
+            let (linear, format) = (&members[0], members[0].numerics.weight);
+            multipliers.par_iter().map(|multiplier| tally.loss(format, &tried(linear, *multiplier))).collect()
         }
-    }
+        None => sums_of_bands(members, &hessians, multipliers, &tried),
+    };
     let multiplier = multipliers[argmin(losses.iter().copied())];
     for linear in members {
         let kept = kept(linear, amax * multiplier);
         set_scalar(&mut linear.magnitudes, scalar, kept);
         linear.remark("mse", "multiplier", multiplier);
     }
+}
+
+/// The losses of all candidates, of all weights together; `tried` makes a candidate's magnitudes.
+fn sums_of_bands(
+    members: &[&mut LinearWork],
+    hessians: &[Option<BlockHessians>],
+    multipliers: &[f32],
+    tried: &(dyn Fn(&LinearWork, f32) -> Magnitudes + Sync),
+) -> Vec<f64> {
+    let mut losses = vec![0f64; multipliers.len()];
+    for (linear, hessians) in members.iter().zip(hessians) {
+        let of_candidate = |_: &[f32], multiplier: f32| tried(linear, multiplier);
+        for band in band_losses(linear, metric(hessians.as_ref()), multipliers, &of_candidate) {
+            for (sum, loss) in losses.iter_mut().zip(band.losses.iter().flatten()) {
+                *sum += loss;
+            }
+        }
+    }
+    losses
 }
 
 fn scalar_of(magnitudes: &Magnitudes, scalar: Searched) -> &f32 {

@@ -25,7 +25,8 @@ pub(super) fn smoothquant(
         let seen = statistics.inputs.get(&linear.numerics.module).ok_or_else(|| missing(linear))?;
         seen.magnitude.finite().map_err(|e| e.key(linear.numerics.name.as_str()))?;
         let channels = seen.channels.clone().ok_or_else(|| missing(linear))?;
-        let factors = factors(&channels.amax, &column_amax(linear), options.alpha as f32, |value| {
+        let weight = column_amax(&linear.weight.to_f32(), linear.shape()[1]);
+        let factors = factors(&channels.amax, &weight, options.alpha as f32, |value| {
             let mut value = [value];
             round_as(linear.weight.dtype(), &mut value);
             value[0]
@@ -35,11 +36,10 @@ pub(super) fn smoothquant(
     Ok(())
 }
 
-/// The largest magnitude of each column of the weight.
-fn column_amax(linear: &LinearWork) -> Vec<f32> {
-    let columns = linear.shape()[1];
+/// The largest magnitude of each column of a weight.
+pub(super) fn column_amax(weight: &[f32], columns: usize) -> Vec<f32> {
     let mut largest = vec![0f32; columns];
-    for row in linear.weight.to_f32().chunks(columns.max(1)) {
+    for row in weight.chunks(columns.max(1)) {
         largest.iter_mut().zip(row).for_each(|(largest, value)| *largest = largest.max(value.abs()));
     }
     largest

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernel::{Begin, MicroKernel, PackFrom, PackedElement};
+use super::kernel::{MicroKernel, PackFrom};
 use super::pack::{LeftLayout, Matrix, RightLayout};
 use crate::ops::cpu::scratch::Scratch;
 use crate::tensor::dtype::Element;
@@ -101,12 +101,7 @@ where
         layout.pack::<K, E>(self.x, first_row, &mut left);
         let mut sums = self.scratch.take::<f32>(rows.next_multiple_of(K::ROWS) * K::COLUMNS);
         for (panel, right) in self.right.chunks(self.layout.panel_length()).enumerate() {
-            for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
-                for (row_panel, sums) in sums.chunks_mut(K::ROWS * K::COLUMNS).enumerate() {
-                    let left = layout.block::<K>(&left, row_panel, block);
-                    self.kernel.accumulate(left, right, Begin::of_block(block), (sums, K::COLUMNS));
-                }
-            }
+            layout.multiply(self.kernel, &left, right, &mut sums);
             let first = panel * K::COLUMNS;
             let columns = self.first + first..self.first + (first + K::COLUMNS).min(self.columns);
             let bias = self.bias.map(|bias| &bias[columns.clone()]);

@@ -101,7 +101,8 @@ pub(crate) trait MicroKernel: Copy + Send + Sync + 'static {
     /// Neighbours along `k` that it multiplies together; they lie side by side in right panels.
     const GROUP: usize;
 
-    /// Adds `Σ left[r][i] · right[i][c]` over at most one block of `k` to what `sums[r * stride + c]` begins with; the second part of `sums` is `stride`.
+    /// Adds `Σ left[r][i] · right[i][c]` over at most one block of `k` to what `sums[r * stride + c]` begins with, `stride` being
+    /// the second part of `sums`.
     ///
     /// `left` holds `ROWS` rows, `Packed::STRIDE` apart; `right` holds its groups of `k`, each of
     /// `COLUMNS · GROUP` elements, and its length says how many.

@@ -4,7 +4,7 @@
 //! `COLUMNS` columns: for each group of `k`, the group's elements of the first column, of the second, and so on.
 //! Missing rows, columns and elements of a group are zeros: their products go to sums that nobody reads, or add zero.
 
-use super::kernel::{MicroKernel, PackFrom, PackedElement, SQUARE};
+use super::kernel::{Begin, MicroKernel, PackFrom, PackedElement, SQUARE};
 use crate::tensor::dtype::Element;
 use crate::tensor::prefetch::prefetch_bytes;
 
@@ -68,6 +68,23 @@ impl LeftLayout {
     ) -> &'a [K::Packed] {
         let length = K::ROWS * K::Packed::STRIDE;
         &packed[(block * self.panels + panel) * length..][..length]
+    }
+
+    /// Multiplies all panels of packed rows with one right panel: `sums` holds a tile for each, one behind the other.
+    #[inline(always)]
+    pub(crate) fn multiply<K: MicroKernel>(
+        &self,
+        kernel: K,
+        left: &[K::Packed],
+        right: &[K::Packed],
+        sums: &mut [f32],
+    ) {
+        for (block, right) in right.chunks(K::Packed::BLOCK * K::COLUMNS).enumerate() {
+            for (row_panel, sums) in sums.chunks_mut(K::ROWS * K::COLUMNS).enumerate() {
+                let left = self.block::<K>(left, row_panel, block);
+                kernel.accumulate(left, right, Begin::of_block(block), (sums, K::COLUMNS));
+            }
+        }
     }
 
     /// Packs one row, or zeros where `elements` ends early.
