@@ -17,18 +17,20 @@ summary=()
 passed=0 failed=0 skipped=0
 running=()
 
-# Runs one lane and remembers how it went.
+# Remembers how a lane went. A full disk shows as faults of everything else, so each lane says what it left.
+ended() { # pass|FAIL seconds name
+    local free
+    free=$(df -h --output=avail "$PWD" | tail -n 1)
+    summary+=("$(printf '%s  %4d s  %s (disk: %s free)' "$1" "$2" "$3" "${free// /}")")
+    if [ "$1" = pass ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
 lane() { # name command…
-    local name=$1 started=$SECONDS
+    local name=$1 started=$SECONDS outcome=pass
     shift
     printf '\n=== %s: %s\n' "$name" "$*"
-    if "$@"; then
-        summary+=("$(printf 'pass  %4d s  %s' $((SECONDS - started)) "$name")")
-        passed=$((passed + 1))
-    else
-        summary+=("$(printf 'FAIL  %4d s  %s' $((SECONDS - started)) "$name")")
-        failed=$((failed + 1))
-    fi
+    "$@" || outcome=FAIL
+    ended "$outcome" $((SECONDS - started)) "$name"
 }
 
 # Starts a lane beside the next ones, which mostly wait; `join` tells what came of it.
@@ -52,8 +54,7 @@ join() {
         printf '\n=== %s, which ran beside others\n' "$name"
         cat "$log/$name.log"
         read -r outcome seconds <"$log/$name.outcome" || outcome=FAIL seconds=0
-        summary+=("$(printf '%s  %4d s  %s' "$outcome" "$seconds" "$name")")
-        if [ "$outcome" = pass ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+        ended "$outcome" "$seconds" "$name"
     done
 }
 

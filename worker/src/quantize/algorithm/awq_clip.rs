@@ -11,12 +11,13 @@ use qlaunch_shared::assign::{Clipped, clipped};
 use qlaunch_shared::protocol::NumericPath;
 use rayon::prelude::*;
 
+use super::awq_lite::BAND;
 use super::dispatch::missing;
 use crate::calibrate::{BlockGrams, Gram, Statistics};
 use crate::ops::CpuPath;
 use crate::ops::cpu::QuadraticForm;
-use crate::quantize::{LinearWork, Magnitudes, simulate_rows, simulate_weight};
-use crate::tensor::dtype::round_as;
+use crate::quantize::{LinearWork, simulate_rows};
+use crate::tensor::dtype::{DType, round_as};
 
 /// Clips the magnitudes of every linear whose format has blocks.
 ///
@@ -39,7 +40,7 @@ pub(super) fn awq_clip(linears: &mut [LinearWork], options: &AwqClip, statistics
                     Some((_, form)) => form,
                     None => QuadraticForm::rounded(path, &gram.sums, gram.columns),
                 };
-                clip_tensor(linear, &ratios(options), &form)?;
+                clip_tensor(linear, &ratios(options), &form);
                 last = Some((Arc::clone(gram), form));
             }
             (Clipped::Blocks(_), _, Some(grams)) => clip_blocks(linear, &ratios(options), grams, path),
@@ -58,23 +59,13 @@ fn ratios(options: &AwqClip) -> Vec<f32> {
 }
 
 /// Clips the magnitude of the whole weight.
-fn clip_tensor(linear: &mut LinearWork, ratios: &[f32], form: &QuadraticForm) -> Result<()> {
-    let (shape, dtype, format) = (linear.shape(), linear.weight.dtype(), linear.numerics.weight);
+fn clip_tensor(linear: &mut LinearWork, ratios: &[f32], form: &QuadraticForm) {
     let weight = linear.weight.to_f32();
     let mut best: Option<(f64, f32, f32)> = None;
     for &ratio in ratios {
         let mut tensor = [linear.magnitudes.tensor * ratio];
-        round_as(dtype, &mut tensor);
-        let magnitudes = Magnitudes { tensor: tensor[0], fine: linear.magnitudes.fine.clone() };
-        let mut error = weight.clone();
-        simulate_weight(&mut error, shape, format, &magnitudes)?;
-        let columns = shape[1].max(1);
-        error.par_chunks_mut(columns).zip(weight.par_chunks(columns)).for_each(|(row, weight)| {
-            round_as(dtype, row);
-            row.iter_mut().zip(weight).for_each(|(value, weight)| *value -= weight);
-            smoothed(row, linear.pre_quant_scale.as_deref());
-        });
-        let loss = form.of_rows(&error).iter().sum::<f64>();
+        round_as(linear.weight.dtype(), &mut tensor);
+        let loss = tensor_loss(linear, &weight, tensor[0], form);
         if best.is_none_or(|(known, ..)| loss < known) {
             best = Some((loss, ratio, tensor[0]));
         }
@@ -83,13 +74,28 @@ fn clip_tensor(linear: &mut LinearWork, ratios: &[f32], form: &QuadraticForm) ->
         linear.magnitudes.tensor = tensor;
         linear.remark("awq_clip", "clip_ratio", ratio);
     }
-    Ok(())
 }
 
-/// Errors weigh as much as the factors on the input let through.
-fn smoothed(error: &mut [f32], factors: Option<&[f32]>) {
+/// The squared error of the output over all tokens, where the whole weight's magnitude is `tensor`.
+fn tensor_loss(linear: &LinearWork, weight: &[f32], tensor: f32, form: &QuadraticForm) -> f64 {
+    let columns = linear.shape()[1].max(1);
+    let losses = weight.par_chunks(BAND * columns).map(|band| {
+        let mut error = band.to_vec();
+        simulate_rows(&mut error, columns, linear.numerics.weight, &linear.magnitudes.fine, tensor);
+        subtract(&mut error, band, linear.weight.dtype(), linear.pre_quant_scale.as_deref());
+        form.of_rows(&error)
+    });
+    losses.collect::<Vec<_>>().iter().flatten().sum()
+}
+
+/// Leaves of rounded rows the error in the weight's type: as much as the factors on the input let through.
+fn subtract(rows: &mut [f32], before: &[f32], dtype: DType, factors: Option<&[f32]>) {
+    round_as(dtype, rows);
+    rows.iter_mut().zip(before).for_each(|(value, before)| *value -= before);
     if let Some(factors) = factors {
-        error.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+        for row in rows.chunks_mut(factors.len().max(1)) {
+            row.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+        }
     }
 }
 
@@ -164,11 +170,7 @@ impl<'a> Strip<'a> {
             let clipped: Vec<f32> = self.fine.iter().map(|fine| fine * ratio).collect();
             let mut error = self.weight.clone();
             simulate_rows(&mut error, self.width, format, &clipped, tensor);
-            round_as(self.linear.weight.dtype(), &mut error);
-            for (row, weight) in error.chunks_mut(self.width).zip(self.weight.chunks(self.width)) {
-                row.iter_mut().zip(weight).for_each(|(value, weight)| *value -= weight);
-                smoothed(row, self.factors);
-            }
+            subtract(&mut error, &self.weight, self.linear.weight.dtype(), self.factors);
             for ((known, fine), loss) in best.iter_mut().zip(clipped).zip(form.of_rows(&error)) {
                 if loss < known.0 {
                     *known = (loss, fine, ratio);

@@ -26,6 +26,10 @@ use crate::quantize::{LinearWork, magnitudes, simulate_weight, smooth};
 use crate::tensor::host::{Elements, TensorView};
 use crate::tensor::simd::{InstructionSet, dispatched};
 
+/// Rows that are rounded and weighed together: enough to pay for a matrix's way through the caches, and few enough to stay
+/// there themselves.
+pub(super) const BAND: usize = 128;
+
 /// Finds and applies the factors of every linear that is planned to be smoothed.
 ///
 /// # Errors
@@ -165,14 +169,13 @@ dispatched! {
     }
 }
 
-/// Rows that are rounded and weighed together: enough to pay for a matrix's way through the caches, and few enough to stay
-/// there themselves. Squares do not reach across them; the scales of NF4 are scaled all over the weight.
+/// Rows that are rounded and weighed together of this format. Squares do not reach across them; the scales of NF4 are scaled
+/// all over the weight.
 fn band(format: Format, rows: usize) -> usize {
-    const ROWS: usize = 128;
     match format {
         Format::Nf4 => rows,
-        Format::Fp8Block { block } => ROWS.next_multiple_of((block as usize).max(1)),
-        _ => ROWS,
+        Format::Fp8Block { block } => BAND.next_multiple_of((block as usize).max(1)),
+        _ => BAND,
     }
 }
 

@@ -7,6 +7,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
 mod driver;
+mod form;
 mod gram;
 mod kernel;
 mod pack;
@@ -21,7 +22,8 @@ pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512bf16::Avx512Bf16;
 pub(crate) use driver::{Product, linear};
-pub(crate) use gram::{Form, add_gram, mirror};
+pub(crate) use form::Form;
+pub(crate) use gram::{add_gram, mirror};
 pub(crate) use kernel::{
     Begin, KernelElement, MicroKernel, PackFrom, PackedElement, WithKernel, with_wide_kernel,
 };
