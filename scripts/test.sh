@@ -85,7 +85,12 @@ serving() {
     tests/serving/run.sh $full
 }
 
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+# What only reads the sources has a folder of its own, because cargo lets one command at a time into a folder.
+lint() (
+    export CARGO_TARGET_DIR=$target/lint RUSTDOCFLAGS="-D warnings"
+    nice -n 19 cargo clippy --workspace --all-targets --locked -- -D warnings \
+        && nice -n 19 cargo doc --workspace --no-deps --locked
+)
 
 deny() {
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny || return 1
@@ -107,15 +112,14 @@ nice -n 19 tests/serving/install.sh >"$log/install" 2>&1 &
 install_job=$!
 
 lane "format" format
-lane "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 # With the tests, so that nothing is compiled again for them.
 lane "build" cargo build --workspace --bins --tests --locked
 lane "test" tests
-lane "docs" documentation
 lane "main job" main_job
 lane "modelopt recipes" tests/modelopt/run.sh
 beside "fuzz" fuzz
 beside "kernels" worker/kernels/run.sh --check
+beside "clippy and docs" lint
 lane "cluster" tests/cluster/run.sh $full
 join
 beside "docker" tests/docker/run.sh $full

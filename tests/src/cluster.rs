@@ -251,11 +251,19 @@ impl Project {
 
     /// The run's folder on the cluster, whose file system is this machine's.
     pub fn site(&self) -> PathBuf {
-        let saved = wait("run.json", || {
-            let path = self.run_folder()?.join("run.json");
-            serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok()
-        });
-        PathBuf::from(saved["run"]["site"].as_str().expect("a site"))
+        wait("run.json", || self.known_site())
+    }
+
+    fn known_site(&self) -> Option<PathBuf> {
+        let saved = fs::read(self.run_folder()?.join("run.json")).ok()?;
+        let saved: Value = serde_json::from_slice(&saved).ok()?;
+        Some(PathBuf::from(saved["run"]["site"].as_str()?))
+    }
+
+    /// The project's own folder for runs, workers and a store on the cluster, once it has a run.
+    pub fn workspace(&self) -> Option<PathBuf> {
+        let folder = self.known_site()?.ancestors().nth(2)?.to_path_buf();
+        folder.parent()?.ends_with("qlaunch-tests").then_some(folder)
     }
 
     /// Everything is done, nothing was submitted twice, and the candidate is what a local run makes of it.
@@ -272,12 +280,17 @@ impl Project {
 
 impl Drop for Project {
     fn drop(&mut self) {
-        let Some(cluster) = &self.cluster else { return };
-        // Jobs that a failed test leaves would hold the nodes.
-        cluster.root(&format!(
-            "squeue -h -o '%i %j' | grep ' ql-' | cut -d' ' -f1 | xargs -r scancel -u {}",
-            cluster.user
-        ));
+        if let Some(cluster) = &self.cluster {
+            // Jobs that a failed test leaves would hold the nodes.
+            cluster.root(&format!(
+                "squeue -h -o '%i %j' | grep ' ql-' | cut -d' ' -f1 | xargs -r scancel -u {}",
+                cluster.user
+            ));
+        }
+        // A worker and a store are 100 MB, which whoever looks for a failure may want.
+        if let (false, Some(workspace)) = (std::thread::panicking(), self.workspace()) {
+            drop(fs::remove_dir_all(workspace));
+        }
     }
 }
 

@@ -151,7 +151,7 @@ fn a_model_of_the_hub_is_downloaded_on_the_login_host_and_the_token_stays_nowher
     assert!(plan.stdout.contains("of the Hub has to be downloaded there: 16"), "{}", plan.stdout);
     let ran = submit(&["--format", "json"]);
     project.assert_done(&ran.json());
-    let workspace = project.site().ancestors().nth(2).unwrap().to_path_buf();
+    let workspace = project.workspace().unwrap();
     let snapshot = workspace.join("huggingface/hub/models--tiny--llama/snapshots").join(COMMIT);
     assert_eq!(
         fs::read(snapshot.join("model.safetensors")).unwrap(),

@@ -3,8 +3,7 @@
 //! Four of 256 hidden channels stand out by a factor of 32, which costs NVFP4 with dynamic scales a fifth of the perplexity, and
 //! which SmoothQuant and AWQ take away.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 
 use qlaunch_tests::checkpoint::read_folder;
 use qlaunch_tests::modelopt::{Closeness, faults};
@@ -39,29 +38,26 @@ formats! {
     nvfp4_awq_lite: "nvfp4_awq_lite" "nvfp4_awq_lite" => Closeness::Shapes;
 }
 
-/// The model, written once for all tests.
-fn model() -> PathBuf {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        outliers::write(&folder.path().join("outliers"));
-        folder
-    });
-    folder.path().join("outliers")
+/// Writes the model into a folder of a test's.
+fn model(work: &Path) -> PathBuf {
+    let folder = work.join("outliers");
+    outliers::write(&folder);
+    folder
 }
 
 #[test]
 fn outliers_change_activations_and_nothing_else() {
     let plain = golden("modelopt/tiny-llama/results.json");
     let expected = read_json(&plain)["perplexity"]["bf16"].as_f64().unwrap();
-    let found = perplexity(&evaluate(&model(), &evaluation_ids(), 512, Some(32)));
+    let work = tempfile::tempdir().unwrap();
+    let found = perplexity(&evaluate(&model(work.path()), &evaluation_ids(), 512, Some(32)));
     assert!((found / expected - 1.0).abs() < 0.0005, "{found}, and {expected} without outliers");
 }
 
 fn compare(name: &str, recipe: &str, cache: &[&str], closeness: Closeness) {
     let work = tempfile::tempdir().unwrap();
     let out = work.path().join("checkpoint");
-    Quantize::new(&model(), recipe, &out).flags(cache).run().json();
+    Quantize::new(&model(work.path()), recipe, &out).flags(cache).run().json();
     let theirs = read_json(&golden(&format!("modelopt/outliers/{name}/tensors.json")));
     let faults = faults(&read_folder(&out), &theirs, closeness);
     assert!(faults.is_empty(), "{} tensors differ:\n{}", faults.len(), faults.join("\n"));
