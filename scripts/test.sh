@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every lane, on a fresh Debian or Ubuntu machine: what is missing is installed first. Lanes that wait have others beside them.
-#   scripts/test.sh          the fast lane, and a short pass of each real lane (within 45 minutes on 2 cold cores)
+#   scripts/test.sh          the fast lane, and a short pass of each real lane (within 45 minutes on 2 cold cores, in 7 GB of disk)
 #   scripts/test.sh --full   every count, every benchmark, cargo-deny
 # Exits with 0 only if no lane failed. A lane whose tools cannot be had fails, because QLAUNCH_REQUIRE_REAL=1.
 set -uo pipefail
