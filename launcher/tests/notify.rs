@@ -14,7 +14,8 @@ use serde_json::Value;
 #[test]
 fn a_command_is_told_what_it_asked_for_and_nothing_waits_for_it() {
     let world = World::new();
-    let line = "cat >> told; echo >> told; echo \"$QLAUNCH_EVENT $QLAUNCH_NOTICE\" >> words";
+    // Messages of several jobs may come at once: each is one write.
+    let line = "printf \"%s\\n\" \"$(cat)\" >> told; echo \"$QLAUNCH_EVENT $QLAUNCH_NOTICE\" >> words";
     fs::write(
         world.path("qlaunch.toml"),
         format!("[notify]\ncommand = '{line}'\non = [\"done\", \"over\"]\n"),

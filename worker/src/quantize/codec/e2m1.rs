@@ -2,8 +2,13 @@
 //!
 //! Source: OCP Microscaling Formats v1.0 §5.3.3; the rounding is ModelOpt's NVFP4 (modelopt.md §3.5).
 
+use crate::tensor::dtype::Element;
+
 /// Largest value.
 pub const LARGEST: f32 = 6.0;
+
+/// Elements whose codes are made together.
+const RUN: usize = 16;
 
 /// Value of every code, by code.
 pub static VALUES: [f32; 16] =
@@ -19,6 +24,29 @@ pub const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
 pub fn encode(value: f32) -> u8 {
     let sign = if value < 0.0 { 8 } else { 0 };
     sign | encode_magnitude(value.abs())
+}
+
+/// Writes the codes of elements over a divisor to half as many bytes, the low nibble for the even one.
+#[inline(always)]
+pub fn encode_over<E: Element>(source: &[E], divisor: f32, target: &mut [u8]) {
+    let (runs, rest) = source.as_chunks::<RUN>();
+    let (bytes, last_bytes) = target.split_at_mut(runs.len() * RUN / 2);
+    for (run, bytes) in runs.iter().zip(bytes.as_chunks_mut::<{ RUN / 2 }>().0) {
+        encode_run(run, divisor, bytes);
+    }
+    encode_run(rest, divisor, last_bytes);
+}
+
+/// As [`encode_over`], for at most so many elements that their codes stay in a register before they are packed.
+#[inline(always)]
+fn encode_run<E: Element>(source: &[E], divisor: f32, target: &mut [u8]) {
+    let mut codes = [0; RUN];
+    for (code, value) in codes.iter_mut().zip(source) {
+        *code = encode(value.to_f32() / divisor);
+    }
+    for (byte, [even, odd]) in target.iter_mut().zip(codes.as_chunks::<2>().0) {
+        *byte = even | odd << 4;
+    }
 }
 
 /// The code of a magnitude, without sign; NaN gets 0. Free of branches.
@@ -79,6 +107,17 @@ mod tests {
             let better = distance(code) < distance(best);
             if better || (distance(code) == distance(best) && code & 1 == 0) { code } else { best }
         })
+    }
+
+    #[test]
+    fn runs_of_any_length_have_the_codes_of_their_elements() {
+        let values: Vec<f32> = (0..54).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+        for length in [0, 2, 16, 22, 32, 54] {
+            let mut bytes = vec![0xff; length / 2];
+            encode_over(&values[..length], 7.0, &mut bytes);
+            let codes = bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]);
+            assert!(codes.eq(values[..length].iter().map(|value| encode(value / 7.0))), "{length}");
+        }
     }
 
     #[test]

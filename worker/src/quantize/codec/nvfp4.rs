@@ -183,11 +183,7 @@ dispatched! {
         for ((source, codes), scale) in blocks.zip(target.scales) {
             let largest = source.iter().fold(E::Bits::default(), |far, value| far.max(value.magnitude_bits()));
             *scale = encoder.tensor.block_code(E::of_magnitude_bits(largest));
-            let divisor = encoder.tensor.block_scale(*scale);
-            for (byte, pair) in codes.iter_mut().zip(source.as_chunks::<2>().0) {
-                let [even, odd] = pair.map(|value| e2m1::encode(value.to_f32() / divisor));
-                *byte = even | odd << 4;
-            }
+            e2m1::encode_over(source, encoder.tensor.block_scale(*scale), codes);
         }
     }
 }

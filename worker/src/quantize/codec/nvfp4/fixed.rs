@@ -91,12 +91,7 @@ dispatched! {
         let blocks = source.chunks_exact(scales.block).zip(target.codes.chunks_exact_mut(half));
         for ((source, codes), (code, amax)) in blocks.zip(target.scales.iter_mut().zip(magnitudes)) {
             *code = scales.code(*amax);
-            let divisor = e4m3::decode(*code) * tensor;
-            for (byte, pair) in codes.iter_mut().zip(source.as_chunks::<2>().0) {
-                let even = e2m1::encode(pair[0].to_f32() / divisor);
-                let odd = e2m1::encode(pair[1].to_f32() / divisor);
-                *byte = even | odd << 4;
-            }
+            e2m1::encode_over(source, e4m3::decode(*code) * tensor, codes);
         }
     }
 }
